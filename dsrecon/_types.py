@@ -1,0 +1,36 @@
+"""Shape aliases, named once: `t` time, `m` state, `n` channel, `p` piecewise-linear unit, `k` input."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray, PyTree, Shaped
+
+State = Inexact[Array, "m"]
+"""Latent state `z` of one cell."""
+
+States = Inexact[Array, "t m"]
+"""Latent states of one run, one row a step."""
+
+Matrix = Inexact[Array, "m m"]
+"""A Jacobian or affine map of the state."""
+
+Observation = Float[Array, "n"]
+"""What is observed at one step."""
+
+Observations = Float[Array, "t n"]
+"""An observed stretch."""
+
+Region = Bool[Array, "p"]
+"""The gates that are open: one bit a piecewise-linear unit."""
+
+Scalar = Shaped[Array, ""]
+"""One number, whatever its type."""
+
+Key = PRNGKeyArray
+"""A JAX random key."""
+
+Inputs = PyTree[Any, "S"] | None
+"""External input of one step, or of every step (leading axis `t`)."""
+
+Step = Callable[[Any, Any], Any]
+"""A map `(z, s) -> z'`: what every cell is."""

@@ -1,0 +1,3 @@
+"""The hot loops: one function each, several engines, one result."""
+
+from dsrecon.kernels.recurrence import recurrence as recurrence

@@ -1,0 +1,88 @@
+"""Running a nonlinear recurrence step by step, with the adjoint written once for every map."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from dsrecon._types import Inputs, Step
+
+
+def recurrence(
+    step: Step,
+    z0: Inexact[Array, "m"],
+    inputs: Inputs = None,
+    *,
+    steps: int | None = None,
+    adjoint: str = "deferred",
+    unroll: int = 1,
+) -> Inexact[Array, "t m"]:
+    """States of `z_t = step(z_{t-1}, inputs_t)`.
+
+    **Arguments:**
+
+    - `step`: a map `(z, s) -> z'`; a PyTree whose array leaves are its parameters (every cell is one).
+    - `z0`: state `[m]` before the first step.
+    - `inputs`: PyTree of arrays `[t, ...]`, or `None`; then `steps` says how many.
+    - `adjoint`: `"deferred"` (reverse mode only) or `"direct"` (JAX's own rules: forward mode and higher orders).
+    - `unroll`: steps in one turn of the compiled loop.
+
+    **Returns:** `[t, m]`; `z0` is not in it.
+
+    The deferred adjoint runs the reverse recurrence `l_{t-1} = J_t' l_t + dL/dz_{t-1}` alone, keeping nothing but
+    the states, and contracts `l` with the derivatives by parameters and inputs in one go afterwards: what is a
+    rank-one update of every parameter at every step in the usual adjoint is one matrix product.
+    """
+    if adjoint == "direct":
+        return _forward(step, z0, inputs, steps, unroll)
+    if adjoint != "deferred":
+        raise ValueError(f'adjoint must be "deferred" or "direct": got {adjoint!r}.')
+    return _recurrence((step, z0, inputs), steps, unroll)
+
+
+def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
+    def body(z, s):
+        z = step(z, s)
+        return z, z
+
+    return jax.lax.scan(body, z0, inputs, length=steps, unroll=unroll)[1]
+
+
+@eqx.filter_custom_vjp
+def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
+    return _forward(*primals, steps, unroll)
+
+
+@_recurrence.def_fwd
+def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int):
+    zs = _recurrence(primals, steps, unroll)
+    return zs, zs
+
+
+@_recurrence.def_bwd
+def _recurrence_bwd(
+    zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int
+):
+    step, z0, inputs = primals
+    before = jnp.concatenate([z0[None], zs[:-1]])
+
+    def back(l, now):
+        z, s, z_bar = now
+        l = l + z_bar
+        _, pull = jax.vjp(lambda z: step(z, s), z)
+        return pull(l)[0], l
+
+    z0_bar, ls = jax.lax.scan(
+        back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll
+    )
+    free, fixed = eqx.partition((step, inputs), eqx.is_inexact_array)
+
+    def all_steps(free):
+        step, inputs = eqx.combine(free, fixed)
+        return jax.vmap(step)(before, inputs)
+
+    _, pull = jax.vjp(all_steps, free)
+    ((step_bar, inputs_bar),) = pull(ls)
+    return step_bar, z0_bar, inputs_bar

@@ -1,0 +1,29 @@
+"""Every test runs in float64 with strict promotion and shapes checked; what needs float32 asks for it."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("dsrecon", "beartype.beartype"):
+    import dsrecon  # noqa: F401
+
+import jax
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def optimiser_promotion():
+    """optax's optimisers mix integer counts with floats: they need the standard promotion rules."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def float32():
+    """The default precision of JAX, for tests of what a user without float64 gets."""
+    with jax.enable_x64(False):
+        yield
