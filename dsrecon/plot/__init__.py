@@ -1,0 +1,13 @@
+"""Figures: the only door to matplotlib. Each shows itself in a notebook; none needs pyplot or a display."""
+
+from dsrecon.plot.canvas import PALETTE as PALETTE
+from dsrecon.plot.canvas import Drawing as Drawing
+from dsrecon.plot.canvas import save as save
+from dsrecon.plot.orbits import attractor as attractor
+from dsrecon.plot.orbits import series as series
+from dsrecon.plot.orbits import spectra as spectra
+from dsrecon.plot.overview import runs as runs
+from dsrecon.plot.overview import summary as summary
+from dsrecon.plot.overview import table as table
+from dsrecon.plot.regions import symbols as symbols
+from dsrecon.plot.regions import transition_graph as transition_graph

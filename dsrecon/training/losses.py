@@ -1,0 +1,80 @@
+"""What training minimises. A loss is a function; a new one needs nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from dsrecon._types import Key, Scalar
+from dsrecon.evolve import AbstractSolver, Sequential, evolve
+from dsrecon.readout import Forced, Forcing
+from dsrecon.training.windows import Window
+
+Loss = Callable[[Any, PyTree, Any, Key], tuple[Scalar, tuple[PyTree, dict[str, Array]]]]
+"""`loss(model, state, batch, key) -> (value, (state, facts))`; `state` is whatever the loss carries along."""
+
+
+def gtf(
+    alpha: float | None = None,
+    *,
+    interval: int | None = None,
+    channels: tuple[bool, ...] | None = None,
+    noise: float = 0.0,
+    solver: AbstractSolver = Sequential(),
+) -> Loss:
+    """Mean squared one-step error along windows under generalized teacher forcing.
+
+    Before each step the state is pulled towards the data, `z <- z + alpha (encode(x) - z)`; the error is that of
+    the prediction *before* it is pulled. The model is a `Forced` cell, the batch a `Window`.
+
+    **Arguments:**
+
+    - `alpha`: constant forcing, 0 (free) to 1 (teacher forcing). Gradients stay bounded for `alpha >= 1 - 1/s`,
+      `s` the largest spectral norm of the Jacobians.
+    - `interval`: sparse forcing instead: `alpha = 1` every `interval` steps, 0 between.
+    - neither: `alpha` is read from the loss's state, `state["alpha"]`, so that the runs of an ensemble may differ.
+    - `channels`: partial forcing: which observed channels are forced (all by default).
+    - `noise`: standard deviation of Gaussian noise on what the model sees (not on what it must predict), in
+      standardised units.
+    - `solver`: how the forced cell is run.
+
+    **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, negative noise, or
+    `channels` that force none.
+
+    References: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML; Mikhaeil et al.
+    2022, *On the difficulty of learning chaotic dynamics with RNNs*, NeurIPS (sparse forcing).
+    """
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1]: got {alpha}.")
+    if interval is not None and interval < 1:
+        raise ValueError(f"interval must be at least 1: got {interval}.")
+    if alpha is not None and interval is not None:
+        raise ValueError(f"give alpha or interval, not both: got alpha={alpha} and interval={interval}.")
+    if not noise >= 0:
+        raise ValueError(f"noise must be at least 0: got {noise}.")
+    if channels is not None and not any(channels):
+        raise ValueError("channels must force at least one channel: got none.")
+
+    def forcing(state: PyTree, steps: int, dtype: Any) -> Float[Array, "t"]:
+        if interval is not None:
+            return (jnp.arange(steps) % interval == 0).astype(dtype)
+        return jnp.full(steps, state["alpha"] if alpha is None else alpha, dtype)
+
+    def loss(model: Forced, state: PyTree, batch: Window, key: Key):
+        alphas = forcing(state, batch.x.shape[1] - 1, batch.x.dtype)
+        x = batch.x + noise * jax.random.normal(key, batch.x.shape, batch.x.dtype) if noise else batch.x
+
+        def error(seen, target, s):
+            drive = None if s is None else s[1:]
+            mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), seen[1:].shape)
+            forced = Forcing(seen[:-1], alphas, drive, mask)
+            zs = evolve(model, model.readout.start(seen[0]), forced, solver=solver, throw=False).zs
+            predicted = jax.vmap(model.readout.decode)(zs)
+            return jnp.mean((predicted - target[1:]) ** 2)
+
+        errors = jax.vmap(error, in_axes=(0, 0, None if batch.s is None else 0))(x, batch.x, batch.s)
+        return jnp.mean(errors), (state, {})
+
+    return loss
