@@ -58,16 +58,26 @@ class ODECell(AbstractCell):
     """
 
     vector_field: Callable[..., Any]
-    dt: float = eqx.field(static=True, converter=float)
+    solver: diffrax.AbstractERK
+    dt: float = eqx.field(static=True)
     state_size: int = eqx.field(static=True)
-    substeps: int = eqx.field(static=True, default=1)
-    solver: diffrax.AbstractERK = eqx.field(default_factory=diffrax.Dopri8)
+    substeps: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        _check_positive("dt", self.dt)
-        for name in ("state_size", "substeps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}.")
+    def __init__(
+        self,
+        vector_field: Callable[..., Any],
+        dt: float,
+        state_size: int,
+        substeps: int = 1,
+        solver: diffrax.AbstractERK | None = None,
+    ):
+        _check_positive("dt", dt)
+        for name, value in [("state_size", state_size), ("substeps", substeps)]:
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1: got {value}.")
+        self.vector_field = vector_field
+        self.dt, self.state_size, self.substeps = float(dt), state_size, substeps
+        self.solver = diffrax.Dopri8() if solver is None else solver
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
         return _flow(self, z, s)
@@ -81,7 +91,8 @@ class ODECell(AbstractCell):
 def _flow(cell: ODECell, z: Array, s: Inputs) -> Array:
     """All substeps of one time step; compiled once even where the cell is called outside of any `jax.jit`."""
     f = cell.vector_field if s is None else lambda x: cell.vector_field(x, s)
-    a, b = cell.solver.tableau.a_lower, cell.solver.tableau.b_sol
+    tableau: Any = cell.solver.tableau
+    a, b = tableau.a_lower, tableau.b_sol
     rows = a if b[-1] != 0 else a[:-1]  # a last stage of no weight serves error estimates alone
     h = cell.dt / cell.substeps
 
@@ -109,9 +120,10 @@ class MapCell(AbstractCell):
     map: Callable[..., Any]
     state_size: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        if self.state_size < 1:
-            raise ValueError(f"state_size must be at least 1: got {self.state_size}.")
+    def __init__(self, map: Callable[..., Any], state_size: int):
+        if state_size < 1:
+            raise ValueError(f"state_size must be at least 1: got {state_size}.")
+        self.map, self.state_size = map, state_size
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
         return self.map(z) if s is None else self.map(z, s)
@@ -284,7 +296,7 @@ class Logistic(AbstractMap):
     Numbers of finite precision are finitely many, so every computed orbit ends in a cycle, and at `r = 4`
     perhaps at the unstable fixed point 0. In float32 that comes within some thousands of steps: a long
     series is then a short cycle or zeros, and its statistics are not those of the map. Nothing here hides or
-    mends that: use float64 (cycles after some 10^7 to 10^8 steps).
+    mends that: use float64 (where cycles come after typically 10^7 steps or more).
 
     Reference: May 1976, *Simple mathematical models with very complicated dynamics*, Nature 261, 459.
     """

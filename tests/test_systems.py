@@ -9,15 +9,15 @@ import pytest
 import xarray as xr
 
 from dsrecon.cell import dense_jacobian
-from dsrecon.systems import Henon, Logistic, Lorenz63, MapCell, ODECell, Roessler, simulate
+from dsrecon.systems import AbstractMap, Henon, Logistic, Lorenz63, MapCell, ODECell, Roessler, simulate
 
 FLOWS = [Lorenz63(), Roessler()]
 MAPS = [Henon(), Logistic()]
 SYSTEMS = FLOWS + MAPS
 
 
-def name(system):
-    return type(system).__name__
+def name(x):
+    return type(x).__name__ if isinstance(x, eqx.Module) else str(x)
 
 
 def exact(system, z, dt):
@@ -58,6 +58,7 @@ def test_ode_cell_is_the_flow_that_diffrax_finds(system):
     assert jnp.allclose(coarse(z), exact(system, z, 0.5), rtol=1e-6, atol=1e-6)
 
 
+ORDERS = [(2, 256), (3, 128), (5, 64), (8, 16)]
 SOLVERS = [diffrax.Heun(), diffrax.Bosh3(), diffrax.Tsit5(), diffrax.Dopri8()]
 
 
@@ -71,16 +72,21 @@ def test_ode_cell_takes_the_step_of_the_diffrax_solver(solver):
     assert jnp.allclose(ODECell(system, h, 3, 1, solver)(z), twin, rtol=1e-14, atol=1e-13)
 
 
-@pytest.mark.parametrize("solver, order, n", [(SOLVERS[0], 2, 64), (SOLVERS[2], 5, 32), (SOLVERS[3], 8, 8)])
+@pytest.mark.parametrize(
+    "solver, order, n", [(s, *k) for s, k in zip(SOLVERS, ORDERS, strict=True)], ids=name
+)
 def test_ode_cell_has_the_order_of_its_solver(solver, order, n):
-    system, z = Lorenz63(), jnp.asarray(Lorenz63.start)
-    truth = exact(system, z, 0.4)
-    coarse, fine = (jnp.linalg.norm(ODECell(system, 0.4, 3, k, solver)(z) - truth) for k in (n, 2 * n))
-    # the order holds in the limit of small steps; .6 is what higher terms leave at these
-    assert abs(np.log2(coarse / fine) - order) < 0.6
+    system = Roessler()
+    z = jnp.asarray(simulate(system, 50).values[-1])
+    truth = exact(system, z, 3.0)
+    coarse, fine = (jnp.linalg.norm(ODECell(system, 3.0, 3, k, solver)(z) - truth) for k in (n, 2 * n))
+    # at least the order; the leading error of Tsit5 is so small that the next one shows (5.9 measured)
+    assert order - 0.1 < np.log2(coarse / fine) < order + 1
 
 
-@pytest.mark.parametrize("cell", [s.cell() for s in SYSTEMS] + [Lorenz63().cell(0.1)], ids=str)
+@pytest.mark.parametrize(
+    "cell", [*(s.cell() for s in [Roessler(), *MAPS]), ODECell(Lorenz63(), 0.1, 3, 4, diffrax.Tsit5())]
+)
 def test_derivatives_of_cells_are_finite_differences(cell):
     z = jnp.linspace(0.3, 1.1, cell.state_size)
     v = jnp.linspace(1.0, -0.7, cell.state_size)
@@ -103,7 +109,7 @@ class Pendulum(eqx.Module):
 
 
 def test_a_forced_ode_cell_holds_its_input_over_the_step():
-    cell = ODECell(Pendulum(jnp.asarray(0.1)), 0.3, 2, 3)
+    cell = ODECell(Pendulum(jnp.asarray(0.1)), 0.3, 2, 12, diffrax.Tsit5())
     z, s = jnp.array([0.5, 0.1]), jnp.asarray(0.7)
     assert jnp.allclose(cell(z, s), exact(lambda x: cell.vector_field(x, s), z, 0.3), rtol=1e-9)
     eps = 1e-5
@@ -227,7 +233,15 @@ def test_noise_is_a_fraction_of_the_standard_deviation():
 TRACES = []
 
 
-class Counted(Henon):  # only here: a test double that counts its traces
+class Counted(AbstractMap):
+    a: float = 1.4
+    b: float = 0.3
+    names = Henon.names
+    time_step = Henon.time_step
+    start = Henon.start
+    standard_exponents = Henon.standard_exponents
+    source = Henon.source
+
     def __call__(self, x):
         TRACES.append(1)
         return jnp.stack([1.0 - self.a * x[0] ** 2 + x[1], self.b * x[0]])

@@ -12,28 +12,29 @@ from dsrecon._types import Inputs, Step
 
 def recurrence(
     step: Step,
-    z0: Inexact[Array, "m"],
+    z0: Inexact[Array, "*b m"],
     inputs: Inputs = None,
     *,
     steps: int | None = None,
     adjoint: str = "deferred",
     unroll: int = 1,
-) -> Inexact[Array, "t m"]:
-    """States of `z_t = step(z_{t-1}, inputs_t)`.
+) -> Inexact[Array, "t *b m"]:
+    """States of `z_t = step(z_{t-1}, inputs_t)`, of one run or of a batch of them.
 
     **Arguments:**
 
-    - `step`: a map `(z, s) -> z'`; a PyTree whose array leaves are its parameters (every cell is one).
-    - `z0`: state `[m]` before the first step.
-    - `inputs`: PyTree of arrays `[t, ...]`, or `None`; then `steps` says how many.
+    - `step`: a map `(z, s) -> z'` of one state; a PyTree whose array leaves are its parameters (every cell is one).
+    - `z0`: state before the first step, `[m]`, or `[b, m]` for a batch.
+    - `inputs`: PyTree of arrays `[t, ...]` (`[t, b, ...]` for a batch), or `None`; then `steps` says how many.
     - `adjoint`: `"deferred"` (reverse mode only) or `"direct"` (JAX's own rules: forward mode and higher orders).
     - `unroll`: steps in one turn of the compiled loop.
 
-    **Returns:** `[t, m]`; `z0` is not in it.
+    **Returns:** `[t, m]` or `[t, b, m]`; `z0` is not in it.
 
     The deferred adjoint runs the reverse recurrence `l_{t-1} = J_t' l_t + dL/dz_{t-1}` alone, keeping nothing but
-    the states, and contracts `l` with the derivatives by parameters and inputs in one go afterwards: what is a
-    rank-one update of every parameter at every step in the usual adjoint is one matrix product.
+    the states, and contracts `l` with the derivatives by parameters and inputs in one go afterwards, over time and
+    batch at once: what is a rank-one update of every parameter at every step in the usual adjoint is one matrix
+    product. That is why a batch is better given here than made with `jax.vmap`, which keeps a product a member.
     """
     if adjoint == "direct":
         return _forward(step, z0, inputs, steps, unroll)
@@ -43,8 +44,10 @@ def recurrence(
 
 
 def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
+    advance = jax.vmap(step) if z0.ndim == 2 else step
+
     def body(z, s):
-        z = step(z, s)
+        z = advance(z, s)
         return z, z
 
     return jax.lax.scan(body, z0, inputs, length=steps, unroll=unroll)[1]
@@ -66,23 +69,35 @@ def _recurrence_bwd(
     zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int
 ):
     step, z0, inputs = primals
+    advance = jax.vmap(step) if z0.ndim == 2 else step
     before = jnp.concatenate([z0[None], zs[:-1]])
 
     def back(l, now):
         z, s, z_bar = now
         l = l + z_bar
-        _, pull = jax.vjp(lambda z: step(z, s), z)
+        _, pull = jax.vjp(lambda z: advance(z, s), z)
         return pull(l)[0], l
 
     z0_bar, ls = jax.lax.scan(
         back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll
     )
-    free, fixed = eqx.partition((step, inputs), eqx.is_inexact_array)
+    step_bar, inputs_bar = _contract(step, before, inputs, ls)
+    return step_bar, z0_bar, inputs_bar
+
+
+def _contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
+    """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs."""
+    lead = ls.shape[:-1]
+
+    def rows(tree):
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)
+
+    free, fixed = eqx.partition((step, rows(inputs)), eqx.is_inexact_array)
 
     def all_steps(free):
         step, inputs = eqx.combine(free, fixed)
-        return jax.vmap(step)(before, inputs)
+        return jax.vmap(step)(rows(before), inputs)
 
     _, pull = jax.vjp(all_steps, free)
-    ((step_bar, inputs_bar),) = pull(ls)
-    return step_bar, z0_bar, inputs_bar
+    ((step_bar, inputs_bar),) = pull(rows(ls))
+    return step_bar, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), inputs_bar)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from dsrecon.symbolic.export import replacing
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#5E3C99")
-"""Colours of symbols 0 to 7: Okabe & Ito 2008, *Color universal design*; yellow darkened, violet for black."""
+"""Of symbols 0 to 7: Okabe & Ito 2008, *Color universal design*; yellow darkened, black now violet."""
 
 TRUE, GENERATED, REST = "#333333", "#D55E00", "#BBBBBB"
 DRAWN = 20_000  # points of one curve: more only thicken it
@@ -78,15 +78,19 @@ def time_scale(data: xr.DataArray | xr.Dataset) -> tuple[float, str]:
     step, unit = float(data.attrs.get("time_step", 1.0)), str(data.attrs.get("time_unit", ""))
     if unit != "datetime":
         return step, unit
-    seconds, unit = max(
-        s for s in ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d")) if s[0] <= max(step, 1)
-    )
+    units = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d"))
+    seconds, unit = max(pair for pair in units if pair[0] <= max(20 * step, 1.0))
     return step / seconds, unit
 
 
 def quantity(name: str, unit: str) -> str:
     """ "name (unit)", or the name alone when the unit is unknown."""
     return f"{name} ({unit})" if unit else name
+
+
+def number(value: float) -> str:
+    """Three figures, and no power of ten where digits do."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:

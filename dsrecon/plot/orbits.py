@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
@@ -142,11 +141,11 @@ def _power(data: xr.DataArray, steps: int, i: int) -> np.ndarray:
     return power / (power.sum() or 1.0)
 
 
-def _airy(panel: Axes) -> None:
+def _airy(panel: Any) -> None:
     """A three-dimensional frame that stands back behind its curve."""
-    for axis in (panel.xaxis, panel.yaxis, panel.zaxis):  # pyright: ignore[reportAttributeAccessIssue]
-        axis.pane.set_facecolor("white")
+    for axis in (panel.xaxis, panel.yaxis, panel.zaxis):
+        axis.set_pane_color("white")
         axis.pane.set_edgecolor("#DDDDDD")
-        axis._axinfo["grid"].update(color="#EEEEEE", linewidth=0.6)
         axis.set_major_locator(MaxNLocator(4))
-    panel.set_box_aspect((1, 1, 0.85), zoom=1.08)  # pyright: ignore
+    panel.grid(False)
+    panel.set_box_aspect((1, 1, 0.85), zoom=1.08)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dsrecon.plot.canvas import GENERATED, PALETTE, Drawing, bare, canvas
+from dsrecon.plot.canvas import GENERATED, PALETTE, Drawing, bare, canvas, number
 from dsrecon.plot.orbits import attractor, series, spectra
 from dsrecon.plot.regions import symbols, transition_graph
 from dsrecon.reconstruction import Reconstruction
@@ -103,7 +103,7 @@ def summary(
     `symbolic.encode` gave; `records`: as for `table`.
     """
     figure = Drawing(figsize=(16, 10), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.35, 1))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(2.35, 1))[0]
     upper, middle, lower = left.subfigures(3, 1, height_ratios=(4.1, 2.4, 4.1))
     space = {"projection": "3d"} if true.sizes["variable"] > 2 else None
     attractor(true, generated, ax=[bare(panel) for panel in upper.subplots(1, 2, subplot_kw=space)])
@@ -115,7 +115,8 @@ def summary(
     table(records, ax=bottom.subplots())
     names = ", ".join(reconstruction.names)
     cell = type(reconstruction.cell).__name__
-    visited = f"{encoded.attrs['regions_visited']} regions visited ({encoded.attrs['source']})"
+    count, _, gates = encoded.attrs["regions_visited"].partition(" of at most 2^")
+    visited = f"{count} of at most $2^{{{gates}}}$ regions visited ({encoded.attrs['source']})"
     figure.suptitle(f"{cell} for {names}: {visited}", fontsize="x-large")
     return figure
 
@@ -123,4 +124,4 @@ def summary(
 def _number(value: Any) -> str:
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:,}".replace(",", " ") if isinstance(value, int | np.integer) else f"{value:.3g}"
+    return f"{value:,}".replace(",", " ") if isinstance(value, int | np.integer) else number(value)

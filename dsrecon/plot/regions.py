@@ -10,9 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from dsrecon import symbolic
-from dsrecon.plot.canvas import DRAWN, PALETTE, REST, canvas, label, percent, plane, quantity, time_scale
+from dsrecon.plot.canvas import (
+    DRAWN,
+    PALETTE,
+    REST,
+    canvas,
+    label,
+    number,
+    percent,
+    plane,
+    quantity,
+    time_scale,
+)
 
 RARE = 0.02  # exits below this share are not drawn
+TRACE = 2000  # steps of a trace over time
 PANEL = np.array([260.0, 190.0])  # points: the size of a panel that nodes must have room in
 BESIDE = {
     "loc": "upper left",
@@ -27,14 +39,14 @@ def symbols(encoded: xr.Dataset, *, ax: Any = None) -> Figure:
     """What `symbolic.encode` gave, coloured by symbol: the eight most visited regions in colour, all others
     in grey.
 
-    In the plane of the two least correlated variables; over time where there is only one.
+    In the plane of the two least correlated variables; over time (2000 steps) where there is only one.
 
     **Arguments:** `encoded`; `ax`: axes to draw into, or `None`.
     """
     figure, (panel,) = canvas(ax, 1, 1, (9.0, 6.0))
     points, (across, up) = _view(encoded)
     panel.set(xlabel=across, ylabel=up)
-    symbol = encoded["symbol"].values[:DRAWN]
+    symbol = encoded["symbol"].values[: len(points)]
     share = encoded["visits"].values / encoded.sizes["time"]
     shown = min(len(share), len(PALETTE))
     names = [f"{k} ({percent(share[k])})" for k in range(shown)]
@@ -76,7 +88,8 @@ def transition_graph(encoded: xr.Dataset, *, ax: Any = None, most: int = 8) -> F
                 _arrow(panel, place[[k, j]], radius[[k, j]], edge["exit_probability"], _colour(k))
         size = 2 * float(radius[k])
         panel.plot(*place[k], "o", markersize=size, color=_colour(k), markeredgecolor="white", zorder=3)
-        panel.text(*place[k], str(k), ha="center", va="center", color="white", size="small", zorder=4)
+        x, y = place[k]
+        panel.text(x, y, str(k), ha="center", va="center", color="white", size="small", zorder=4)
     _dwell_legend(panel, encoded, [graph.nodes[k].get("dwell_mean") for k in drawn], len(graph))
     panel.set_title("node size: share of time\narrow width: probability of the exit", fontsize="small")
     return figure
@@ -100,7 +113,7 @@ def _dwell_legend(panel: Axes, encoded: xr.Dataset, dwell: list[float | None], r
 
 
 def _duration(time: float | None, shown: float, unit: str) -> str:
-    return "not seen whole" if time is None else f"{time * shown:.3g} {unit}".strip()
+    return "not seen whole" if time is None else f"{number(time * shown)} {unit}".strip()
 
 
 def _view(encoded: xr.Dataset) -> tuple[np.ndarray, tuple[str, str]]:
@@ -110,7 +123,7 @@ def _view(encoded: xr.Dataset) -> tuple[np.ndarray, tuple[str, str]]:
     if values.shape[1] == 1:
         step, unit = time_scale(encoded)
         points = np.stack([np.arange(len(values)) * step, values[:, 0]], axis=1)
-        return points[:DRAWN], (quantity("time since start", unit), label(observation, 0))
+        return points[:TRACE], (quantity("time since start", unit), label(observation, 0))
     i, j = plane(values)
     return values[:DRAWN, [i, j]], (label(observation, i), label(observation, j))
 

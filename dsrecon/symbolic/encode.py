@@ -115,7 +115,7 @@ def _finite(zs: Inexact[Array, "t m"], first: int) -> Inexact[Array, "t m"]:
     bad = int(first_nonfinite(zs))
     if bad < len(zs):
         raise RuntimeError(
-            f"The states diverged at step {bad + first} (of {len(zs) - 1 + first}): the state there is {zs[bad]}. "
+            f"The states diverged at step {bad + first} of {len(zs) - 1 + first}: the state is {zs[bad]}. "
             "It lies in no region: shorten the run, or code another one."
         )
     return zs

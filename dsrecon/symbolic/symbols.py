@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 
@@ -89,12 +88,14 @@ def run_lengths(symbols: Any) -> xr.Dataset:
     runs = dwell_times(symbols)
     symbol, steps, censored = (runs[name].values for name in ("symbol", "steps", "censored"))
     found, index = np.unique(symbol, return_inverse=True)
-    whole = pd.Series(steps[~censored]).groupby(index[~censored])
-    every, time_step = range(len(found)), runs.attrs["time_step"]
-    mean = whole.mean().reindex(every).to_numpy(np.float64)
-    median = whole.median().reindex(every).to_numpy(np.float64)
+    count = np.bincount(index[~censored], minlength=len(found))
+    ordered = steps[~censored][np.argsort(index[~censored], kind="stable")]
+    parts = np.split(ordered, np.cumsum(count)[:-1])
+    mean = np.array([np.mean(part) if part.size else np.nan for part in parts])
+    median = np.array([np.median(part) if part.size else np.nan for part in parts])
+    time_step = runs.attrs["time_step"]
     columns = {
-        "count": np.bincount(index[~censored], minlength=len(found)),
+        "count": count,
         "censored": np.bincount(index[censored], minlength=len(found)),
         "mean_steps": mean,
         "median_steps": median,

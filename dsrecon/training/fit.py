@@ -185,7 +185,11 @@ def _compile(length, example, static, loss, sampler, optimiser):
 
     def program(run, fixed, dynamic):
         sampler = eqx.combine(dynamic, fixed_sampler)
-        return jax.vmap(member, in_axes=(0, 0, None))(run, fixed, sampler)
+        if len(run.key) > 1:
+            return jax.vmap(member, in_axes=(0, 0, None))(run, fixed, sampler)
+        # A batch axis of one would send the small products of a CPU to a slower library.
+        out = member(*jax.tree.map(lambda x: x[0], (run, fixed)), sampler)
+        return jax.tree.map(lambda x: x[None], out)
 
     executable = jax.jit(program).lower(*example, dynamic).compile()
     return lambda run, fixed, _: executable(run, fixed, dynamic)

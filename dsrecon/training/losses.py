@@ -21,12 +21,11 @@ def gtf(
     *,
     interval: int | None = None,
     channels: tuple[bool, ...] | None = None,
-    noise: float = 0.0,
     solver: AbstractSolver = Sequential(),
 ) -> Loss:
     """Mean squared one-step error along windows under generalized teacher forcing.
 
-    Before each step the state is pulled towards the data, `z <- z + alpha (encode(x) - z)`; the error is that of
+    Before each step the state is pulled towards the data as seen (`batch.seen`), `z <- z + alpha (encode(x) - z)`; the error is that of
     the prediction *before* it is pulled. The model is a `Forced` cell, the batch a `Window`.
 
     **Arguments:**
@@ -36,12 +35,10 @@ def gtf(
     - `interval`: sparse forcing instead: `alpha = 1` every `interval` steps, 0 between.
     - neither: `alpha` is read from the loss's state, `state["alpha"]`, so that the runs of an ensemble may differ.
     - `channels`: partial forcing: which observed channels are forced (all by default).
-    - `noise`: standard deviation of Gaussian noise on what the model sees (not on what it must predict), in
-      standardised units.
     - `solver`: how the forced cell is run.
 
-    **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, negative noise, or
-    `channels` that force none.
+    **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, or `channels` that
+    force none.
 
     References: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML; Mikhaeil et al.
     2022, *On the difficulty of learning chaotic dynamics with RNNs*, NeurIPS (sparse forcing).
@@ -52,8 +49,6 @@ def gtf(
         raise ValueError(f"interval must be at least 1: got {interval}.")
     if alpha is not None and interval is not None:
         raise ValueError(f"give alpha or interval, not both: got alpha={alpha} and interval={interval}.")
-    if not noise >= 0:
-        raise ValueError(f"noise must be at least 0: got {noise}.")
     if channels is not None and not any(channels):
         raise ValueError("channels must force at least one channel: got none.")
 
@@ -63,18 +58,14 @@ def gtf(
         return jnp.full(steps, state["alpha"] if alpha is None else alpha, dtype)
 
     def loss(model: Forced, state: PyTree, batch: Window, key: Key):
-        alphas = forcing(state, batch.x.shape[1] - 1, batch.x.dtype)
-        x = batch.x + noise * jax.random.normal(key, batch.x.shape, batch.x.dtype) if noise else batch.x
-
-        def error(seen, target, s):
-            drive = None if s is None else s[1:]
-            mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), seen[1:].shape)
-            forced = Forcing(seen[:-1], alphas, drive, mask)
-            zs = evolve(model, model.readout.start(seen[0]), forced, solver=solver, throw=False).zs
-            predicted = jax.vmap(model.readout.decode)(zs)
-            return jnp.mean((predicted - target[1:]) ** 2)
-
-        errors = jax.vmap(error, in_axes=(0, 0, None if batch.s is None else 0))(x, batch.x, batch.s)
-        return jnp.mean(errors), (state, {})
+        x, seen, s = batch
+        lead = (x.shape[0], x.shape[1] - 1)
+        alphas = jnp.broadcast_to(forcing(state, lead[1], x.dtype), lead)
+        mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), (*lead, x.shape[2]))
+        forced = Forcing(seen[:, :-1], alphas, None if s is None else s[:, 1:], mask)
+        z0 = jax.vmap(model.readout.start)(seen[:, 0])
+        zs = evolve(model, z0, forced, solver=solver, throw=False).zs
+        predicted = jax.vmap(jax.vmap(model.readout.decode))(zs)
+        return jnp.mean((predicted - x[:, 1:]) ** 2), (state, {})
 
     return loss
