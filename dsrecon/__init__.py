@@ -1,0 +1,33 @@
+"""From a measured time series to a dynamical system that can be run, scored, taken apart and written down as symbols.
+
+Begin with `reconstruct(series)`; what it returns is a `Reconstruction`.
+"""
+
+from dsrecon import measures as measures
+from dsrecon import models as models
+from dsrecon import symbolic as symbolic
+from dsrecon import systems as systems
+from dsrecon import training as training
+from dsrecon._results import RESULTS as RESULTS
+from dsrecon._results import Trajectory as Trajectory
+from dsrecon.cell import AbstractCell as AbstractCell
+from dsrecon.cell import AbstractPWLCell as AbstractPWLCell
+from dsrecon.data import read_series as read_series
+from dsrecon.evolve import AbstractSolver as AbstractSolver
+from dsrecon.evolve import Sequential as Sequential
+from dsrecon.evolve import evolve as evolve
+from dsrecon.measures import score as score
+from dsrecon.models import ALRNN as ALRNN
+from dsrecon.models import ClippedShallowPLRNN as ClippedShallowPLRNN
+from dsrecon.readout import AbstractReadout as AbstractReadout
+from dsrecon.readout import Forced as Forced
+from dsrecon.readout import Forcing as Forcing
+from dsrecon.readout import IdentityReadout as IdentityReadout
+from dsrecon.reconstruct import reconstruct as reconstruct
+from dsrecon.reconstruction import Reconstruction as Reconstruction
+from dsrecon.reconstruction import load as load
+from dsrecon.scaler import Scaler as Scaler
+from dsrecon.series import Series as Series
+from dsrecon.series import as_series as as_series
+from dsrecon.symbolic import encode as encode
+from dsrecon.systems import simulate as simulate

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsrecon._files import replacing
+
 FORMAT = "dsrecon-model"
 VERSION = 1
 
@@ -45,17 +47,11 @@ def write_module(path: str | os.PathLike, module: eqx.Module) -> Path:
         "sha256": hashlib.sha256(body).hexdigest(),
         "tree": tree,
     }
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(json.dumps(header).encode() + b"\n" + body)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(path)
 
 
 def read_module(path: str | os.PathLike, expected: type) -> Any:

@@ -20,6 +20,9 @@ from dsrecon.scaler import Scaler
 from dsrecon.series import Clock, Series, as_series, labelled
 
 
+_NO_RUNS: dict[str, Any] = {"coords": {}, "attrs": {}, "dims": {}, "data_vars": {}}
+
+
 class Reconstruction(eqx.Module):
     """A fitted dynamical system with all that it takes to use it on real data.
 
@@ -48,7 +51,7 @@ class Reconstruction(eqx.Module):
     @property
     def runs(self) -> xr.Dataset:
         """One row a run: scores on the validation stretch, last loss, the failure's reason (empty when there is none)."""
-        return xr.Dataset.from_dict(json.loads(self.record).get("runs", {"dims": {}, "data_vars": {}}))
+        return xr.Dataset.from_dict(json.loads(self.record).get("runs", _NO_RUNS))
 
     def start(self, observation: Any = None) -> Inexact[Array, "m"]:
         """State to begin from at an observation `[n]` in the units of the data (default: `anchor`)."""
@@ -93,7 +96,7 @@ class Reconstruction(eqx.Module):
 
         **Arguments:** `series`: as `reconstruct` takes it, with the variables of the model in their order.
         """
-        series = self._same_variables(as_series(series, names=None))
+        series = self.matched(as_series(series, names=None))
         x = self.scaler.scale(series.values)
         z0 = self.readout.start(x[0])
         forcing = Forcing(x[:-1], jnp.ones(len(x) - 1, x.dtype))
@@ -108,7 +111,7 @@ class Reconstruction(eqx.Module):
 
         **Returns:** `DataArray(time, variable)` in the units of the data; time goes on where the context ends.
         """
-        series = self._same_variables(as_series(context))
+        series = self.matched(as_series(context))
         z = self.filter(series)[-1]
         run = evolve(self.cell, z, steps=steps, throw=throw)
         clock = series.clock
@@ -120,7 +123,11 @@ class Reconstruction(eqx.Module):
         """Write everything to one file (a JSON line, then arrays): see `dsrecon.modelfile`. Never a pickle."""
         return write_module(path, self)
 
-    def _same_variables(self, series: Series) -> Series:
+    def matched(self, series: Series) -> Series:
+        """A series under the names and clock of the model, or `ValueError` when it has others.
+
+        Columns without names of their own (`x0, x1, ...`) and samples without times take those of the model.
+        """
         anonymous = tuple(f"x{i}" for i in range(len(series.names)))
         names = self.names if series.names == anonymous and len(anonymous) == len(self.names) else series.names
         if names != self.names:

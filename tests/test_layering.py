@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "dsrecon"
 
 # A module may import what stands in a row above its own here (rows are numbered from 0), and its own package.
 LAYERS = (
-    ("_types", "_results"),
+    ("_types", "_results", "_files"),
     ("kernels",),
     (
         "cell",

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dsrecon.symbolic.export import replacing
+from dsrecon._files import replacing
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800", "#5E3C99")
 """Of symbols 0 to 7: Okabe & Ito 2008, *Color universal design*; yellow darkened, black now violet."""

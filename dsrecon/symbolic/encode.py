@@ -95,7 +95,7 @@ def encode(
 
 def _along(reconstruction: Reconstruction, series: Any) -> tuple[Inexact[Array, "t m"], xr.DataArray]:
     """States of a series, and what they show at the times of the series."""
-    aligned = reconstruction._same_variables(as_series(series))
+    aligned = reconstruction.matched(as_series(series))
     zs = _finite(reconstruction.filter(aligned), 0)
     values = reconstruction.observe(zs)
     return zs, labelled(values, reconstruction.names, aligned.clock, units=reconstruction.units)
