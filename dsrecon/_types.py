@@ -29,6 +29,9 @@ Scalar = Shaped[Array, ""]
 Key = PRNGKeyArray
 """A JAX random key."""
 
+Keys = Shaped[Array, "..."]
+"""One key, or an array of keys `[r]`, one a run; also in the old form with a last axis of words."""
+
 Inputs = PyTree[Any, "S"] | None
 """External input of one step, or of every step (leading axis `t`)."""
 

@@ -42,9 +42,7 @@ class AbstractPWLCell(AbstractCell):
         """Which gates are open at `z`: `p` booleans."""
 
     @abc.abstractmethod
-    def affine(
-        self, region: Region, s: Inputs = None
-    ) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+    def affine(self, region: Region, s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
         """The affine map of a region: `A` `[m, m]` and `h` `[m]`."""
 
     def linearise(self, z: Inexact[Array, "m"], s: Inputs = None) -> tuple[State, Matrix]:

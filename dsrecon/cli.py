@@ -40,6 +40,7 @@ SYSTEMS = {Demonstration.lorenz: Lorenz63, Demonstration.roessler: Roessler}
 STEPS = 100_000
 NOISE = 0.05
 RUN = 10_000
+READABLE = 16
 
 Out = Annotated[Path | None, typer.Option(help="Folder to write to (made when missing).")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
@@ -60,7 +61,8 @@ def demo(
     result = reconstruct(observed, key=seed)
     exponents = ", ".join(f"{value:.3g}" for value in known.exponents)
     about = [
-        f"{STEPS:,} steps of {type(known).__name__}, {NOISE:.0%} observation noise; scores are against the noise-free truth.",
+        f"{STEPS:,} steps of {type(known).__name__}, {NOISE:.0%} observation noise; scores are against the noise-free "
+        "truth.",
         f"The system's own Lyapunov exponents are {exponents} ({known.source}).",
     ]
     _write(folder, result, truth, about)
@@ -69,9 +71,7 @@ def demo(
 @app.command("fit")
 def fit_file(
     file: Annotated[Path, typer.Argument(help="Series to fit: .csv, .nc or .npy.")],
-    columns: Annotated[
-        str | None, typer.Option(help="Columns to fit, separated by commas (default: all).")
-    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to fit, separated by commas (default: all).")] = None,
     time_step: Annotated[float | None, typer.Option(help="Time between samples, if the file has no times.")] = None,
     out: Out = None,
     seed: Seed = 0,
@@ -130,9 +130,7 @@ def _write(folder: Path, result: Reconstruction, truth: xr.DataArray, about: lis
 
 def _scores(table: xr.Dataset) -> str:
     lines = [f"{'measure':<18}{'value':>11}{'floor':>11}"]
-    for name, value, floor in zip(
-        table["measure"].values, table["value"].values, table["floor"].values, strict=True
-    ):
+    for name, value, floor in zip(table["measure"].values, table["value"].values, table["floor"].values, strict=True):
         lines.append(f"{name!s:<18}{value:>11.4g}{floor:>11.4g}")
     return "\n".join(lines)
 
@@ -144,7 +142,10 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
     if table.attrs["failed"]:
         lines += [f"**The reconstruction has failed:** {table.attrs['reason']}.", ""]
     lines += ["![summary](summary.png)", "", "## Scores", ""]
-    lines += ["A value is good when it is near its floor: what the truth scores against itself, at that length.", ""]
+    lines += [
+        "A value is good when it is near its floor: what the truth scores against itself, at that length.",
+        "",
+    ]
     lines += _table(
         ("measure", "value", "floor", "steps", "definition"),
         [
@@ -165,9 +166,20 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
         rows.append((i, *(_number(float(runs[n][i])) for n in names), str(runs["failure"].values[i]) or "-"))
     lines += _table(("run", *names, "failure"), rows)
     visited = encoded.attrs["regions_visited"]
-    lines += ["", "## Symbols", "", f"The free run of {encoded.sizes['time']:,} steps visits {visited} linear regions."]
+    lines += [
+        "",
+        "## Symbols",
+        "",
+        f"The free run of {encoded.sizes['time']:,} steps visits {visited} linear regions.",
+    ]
     shares = encoded["visits"].values[:8] / encoded.sizes["time"]
-    lines += [f"The most visited hold {', '.join(f'{s:.1%}' for s in shares)} of its steps.", ""]
+    lines += [f"The most visited hold {', '.join(f'{s:.1%}' for s in shares)} of its steps."]
+    if encoded.sizes["region"] > READABLE:
+        lines += [
+            "A cell with many gates is faithful rather than readable. For a few regions, to be read as symbols, fit an "
+            "Almost-Linear RNN: `reconstruct(series, lambda key: ALRNN(20, 2, key=key), interval=16)`."
+        ]
+    lines += [""]
     lines += ["## Files", ""]
     lines += _table(
         ("file", "holds"),

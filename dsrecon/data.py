@@ -59,15 +59,15 @@ def _csv(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
     if times:
         index = frame.pop(times[0])
         frame.index = pd.Index(index if pd.api.types.is_numeric_dtype(index) else _dates(index, path))
-    return frame[_chosen(list(frame.columns), columns, path)]
+    return frame.loc[:, _chosen(list(frame.columns), columns, path)]
 
 
 def _dates(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     try:
-        return pd.DatetimeIndex(pd.to_datetime(column))
+        return pd.DatetimeIndex(pd.to_datetime(column, format="ISO8601"))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path.name}: column {column.name!r} must hold numbers or dates: {error}"
+            f"{path.name}: column {column.name!r} must hold numbers or dates (2020-01-31 13:00): {error}"
         ) from error
 
 

@@ -1,7 +1,8 @@
 """One file for one module: a JSON line, then arrays. Reading it never runs code that it names.
 
-Layout: one line of JSON (UTF-8, ends in a newline) with `format`, `version`, `written_by`, `bytes` and `sha256` of
-what follows, and `tree`, the structure; then every array as a NumPy `.npy` block, in the order of the structure.
+Layout: one line of JSON (UTF-8, ends in a newline) with `format`, `version`, `written_by`, `bytes` (size of
+what follows), `tree` (the structure) and `sha256` (of structure and arrays); then every array as a NumPy `.npy` block,
+in the order of the structure.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ def write_module(path: str | os.PathLike, module: eqx.Module) -> Path:
         "version": VERSION,
         "written_by": {name: version(name) for name in ("dsrecon", "jax", "equinox", "numpy")},
         "bytes": len(body),
-        "sha256": hashlib.sha256(body).hexdigest(),
+        "sha256": _checksum(tree, body),
         "tree": tree,
     }
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -72,28 +73,44 @@ def read_module(path: str | os.PathLike, expected: type) -> Any:
         cut = FORMAT.encode() in line and not newline
         what = "cut short inside its header" if cut else "not a dsrecon model file"
         raise ValueError(f"{path} is {what} (it begins with {content[:16]!r}).")
-    if header["version"] > VERSION:
+    written, size, tree = (header.get(k) for k in ("version", "bytes", "tree"))
+    if not (isinstance(written, int) and isinstance(size, int) and isinstance(tree, dict)):
+        raise ValueError(f"{path} is damaged: its header lacks a version, a size or a structure.")
+    if written > VERSION:
         raise ValueError(
-            f"{path} has version {header['version']} of the model format, written by dsrecon "
-            f"{header.get('written_by', {}).get('dsrecon')}: this dsrecon reads up to {VERSION}. Upgrade dsrecon."
+            f"{path} has version {written} of the model format, written by dsrecon {_writer(header)}: this dsrecon reads "
+            f"up to {VERSION}. Upgrade dsrecon."
         )
-    if len(body) != header["bytes"]:
-        raise ValueError(f"{path} is truncated: {len(body)} bytes of arrays where {header['bytes']} were written.")
-    if hashlib.sha256(body).hexdigest() != header["sha256"]:
-        raise ValueError(f"{path} is damaged: its arrays do not have the checksum that was written with them.")
+    if len(body) != size:
+        raise ValueError(f"{path} is truncated: {len(body)} bytes of arrays where {size} were written.")
+    if _checksum(tree, body) != header.get("sha256"):
+        raise ValueError(f"{path} is damaged: its content does not have the checksum that was written with it.")
     stream = io.BytesIO(body)
-    module = _decode(header["tree"], stream, str(path))
+    module = _decode(tree, stream, str(path))
     if not isinstance(module, expected):
         raise ValueError(f"{path} holds a {type(module).__name__}: wanted a {expected.__name__}.")
     return module
 
 
+def _writer(header: dict[str, Any]) -> str:
+    by = header.get("written_by")
+    return str(by.get("dsrecon", "?")) if isinstance(by, dict) else "?"
+
+
+def _checksum(tree: Any, body: bytes) -> str:
+    return hashlib.sha256(json.dumps(tree).encode() + body).hexdigest()
+
+
 def _encode(value: Any, arrays: list[np.ndarray], where: str) -> Any:
     if isinstance(value, eqx.Module):
         cls = type(value)
+        if "<locals>" in cls.__qualname__:
+            raise ValueError(
+                f"{where} cannot be written to a model file: its class {cls.__qualname__} is defined inside a function: "
+                "no reader could find it. Define it at the top level of a module."
+            )
         fields = {
-            f.name: _encode(getattr(value, f.name), arrays, f"{where}.{f.name}")
-            for f in dataclasses.fields(value)
+            f.name: _encode(getattr(value, f.name), arrays, f"{where}.{f.name}") for f in dataclasses.fields(value)
         }
         return {"module": f"{cls.__module__}:{cls.__qualname__}", "fields": fields}
     if isinstance(value, np.ndarray | jax.Array):

@@ -86,8 +86,8 @@ def reconstruct(
     **Raises:** `ValueError` for a series that is too short, constant or not finite, a cell smaller than the
     observation, and settings out of range; `RuntimeError` with the reasons when every run has failed.
 
-    References: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML; Brenner et al. 2024,
-    *Almost-linear RNNs yield highly interpretable symbolic codes in dynamical systems reconstruction*, NeurIPS.
+    References: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML; Brenner et al.
+    2024, *Almost-linear RNNs yield highly interpretable symbolic codes in dynamical systems reconstruction*, NeurIPS.
     """
     data = as_series(series, time_step=time_step)
     key = jax.random.key(key) if isinstance(key, int) else key
@@ -177,9 +177,7 @@ def _models(cell: Any, data: Series, runs: int, key: Key, plan: _Plan) -> PyTree
     if not isinstance(probe, AbstractCell):
         raise ValueError(f"cell must be a cell or a function from a key to a cell: got {type(probe).__name__}.")
     if probe.state_size < n:
-        raise ValueError(
-            f"the cell's state_size must be at least the {n} observed variables: got {probe.state_size}."
-        )
+        raise ValueError(f"the cell's state_size must be at least the {n} observed variables: got {probe.state_size}.")
     why = "clipped, so it cannot diverge once |A| < 1, and faithful with few dimensions"
     plan.choose("cell", type(probe).__name__ if cell is not None else None, type(probe).__name__, why)
     hidden = "one unit a variable" if n >= 3 else f"{n} variables and {size - n} hidden units"
@@ -190,7 +188,7 @@ def _models(cell: Any, data: Series, runs: int, key: Key, plan: _Plan) -> PyTree
     def one(key):
         cell_key, readout_key = jax.random.split(key)
         made = make(cell_key)
-        return Forced(made, IdentityReadout(n, made.state_size, key=readout_key))
+        return Forced(made, IdentityReadout(n, made.state_size, key=readout_key))  # pyright: ignore[reportCallIssue]
 
     return eqx.filter_vmap(one)(jax.random.split(jax.random.fold_in(key, 0), runs))
 
@@ -222,7 +220,7 @@ def _optimiser(steps, learning_rate, plan: _Plan):
     if len(rates) != 2:
         raise ValueError(f"learning_rate must be (first, last): got {rates}.")
     plan.choose("optimiser", None, "radam", "as in the papers")
-    return steps, radam(*rates, steps)
+    return steps, radam(rates[0], rates[1], steps)
 
 
 def _evaluator(held: np.ndarray, train: np.ndarray) -> Callable[[PyTree], dict[str, np.ndarray]]:

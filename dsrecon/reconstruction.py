@@ -19,7 +19,6 @@ from dsrecon.readout import AbstractReadout, Forced, Forcing
 from dsrecon.scaler import Scaler
 from dsrecon.series import Clock, Series, as_series, labelled
 
-
 _NO_RUNS: dict[str, Any] = {"coords": {}, "attrs": {}, "dims": {}, "data_vars": {}}
 
 
@@ -50,21 +49,17 @@ class Reconstruction(eqx.Module):
 
     @property
     def runs(self) -> xr.Dataset:
-        """One row a run: scores on the validation stretch, last loss, the failure's reason (empty when there is none)."""
+        """One row a run: scores on the validation stretch, last loss, the reason of its failure (empty: none)."""
         return xr.Dataset.from_dict(json.loads(self.record).get("runs", _NO_RUNS))
 
     def start(self, observation: Any = None) -> Inexact[Array, "m"]:
         """State to begin from at an observation `[n]` in the units of the data (default: `anchor`)."""
         x = self.anchor if observation is None else np.asarray(observation, np.float64)
         if x.shape != (len(self.names),) or not np.isfinite(x).all():
-            raise ValueError(
-                f"start must be {len(self.names)} finite numbers, one for each of {self.names}: got {x}."
-            )
+            raise ValueError(f"start must be {len(self.names)} finite numbers, one for each of {self.names}: got {x}.")
         return self.readout.start(self.scaler.scale(x))
 
-    def free_run(
-        self, steps: int, *, start: Any = None, discard: int = 0, throw: bool = True
-    ) -> Trajectory:
+    def free_run(self, steps: int, *, start: Any = None, discard: int = 0, throw: bool = True) -> Trajectory:
         """The latent trajectory of `discard + steps` free steps from an observation; see `simulate`."""
         if steps < 1 or discard < 0:
             raise ValueError(f"steps must be at least 1 and discard at least 0: got {steps} and {discard}.")
@@ -74,9 +69,7 @@ class Reconstruction(eqx.Module):
         """States `[t, m]` to observations `[t, n]` in the units of the data."""
         return self.scaler.unscale(_decode(self.readout, zs))
 
-    def simulate(
-        self, steps: int, *, start: Any = None, discard: int = 0, throw: bool = True
-    ) -> xr.DataArray:
+    def simulate(self, steps: int, *, start: Any = None, discard: int = 0, throw: bool = True) -> xr.DataArray:
         """Run freely: no data but the start.
 
         **Arguments:** `steps`: rows returned; `start`: observation `[n]` to begin from, in the units of the data
@@ -100,7 +93,7 @@ class Reconstruction(eqx.Module):
         x = self.scaler.scale(series.values)
         z0 = self.readout.start(x[0])
         forcing = Forcing(x[:-1], jnp.ones(len(x) - 1, x.dtype))
-        zs = evolve(Forced(self.cell, self.readout), z0, forcing).zs
+        zs = evolve(Forced(self.cell, self.readout), z0, forcing).zs  # pyright: ignore[reportCallIssue]
         return jnp.concatenate([z0[None], _impose(self.readout, x[1:], zs)])
 
     def forecast(self, context: Any, steps: int, *, throw: bool = True) -> xr.DataArray:
@@ -115,9 +108,7 @@ class Reconstruction(eqx.Module):
         z = self.filter(series)[-1]
         run = evolve(self.cell, z, steps=steps, throw=throw)
         clock = series.clock
-        return labelled(
-            self.observe(run.zs), self.names, clock, first=len(series.values), units=self.units
-        )
+        return labelled(self.observe(run.zs), self.names, clock, first=len(series.values), units=self.units)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to one file (a JSON line, then arrays): see `dsrecon.modelfile`. Never a pickle."""
@@ -134,7 +125,7 @@ class Reconstruction(eqx.Module):
             raise ValueError(f"variables must be {self.names}, those of the model: got {series.names}.")
         step = self.clock.time_step
         known = series.clock != Clock()
-        if known and not np.isclose(series.clock.time_step, step, rtol=1e-3):
+        if known and not np.isclose(series.clock.time_step, step, rtol=1e-3, atol=0):
             raise ValueError(f"time step must be {step}, that of the model: got {series.clock.time_step}.")
         clock = series.clock if known else Clock(step, 0.0, self.clock.unit)
         return series._replace(names=names, clock=clock if known else _unanchored(clock))

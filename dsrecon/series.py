@@ -32,9 +32,7 @@ class Clock(eqx.Module):
     def shifted(self, steps: int) -> "Clock":
         """The same clock with its sample 0 moved `steps` samples on."""
         origin = self.times(1, steps)[0]
-        return Clock(
-            self.time_step, str(origin) if isinstance(self.origin, str) else float(origin), self.unit
-        )
+        return Clock(self.time_step, str(origin) if isinstance(self.origin, str) else float(origin), self.unit)
 
 
 class Series(NamedTuple):
@@ -75,9 +73,7 @@ def labelled(
     return out
 
 
-def as_series(
-    data: Any, *, time_step: float | None = None, names: Sequence[str] | None = None
-) -> Series:
+def as_series(data: Any, *, time_step: float | None = None, names: Sequence[str] | None = None) -> Series:
     """Any series that a user has, checked and in one form.
 
     **Arguments:**
@@ -95,9 +91,7 @@ def as_series(
     if isinstance(data, Series):
         return data
     if isinstance(data, list | tuple) and any(np.ndim(d) == 2 for d in data):
-        raise ValueError(
-            "data must be one series: got a list of several trials, which is not supported yet."
-        )
+        raise ValueError("data must be one series: got a list of several trials, which is not supported yet.")
     if isinstance(data, xr.Dataset):
         data = data.to_dataarray("variable").transpose(..., "variable")
     if isinstance(data, xr.DataArray):
@@ -116,16 +110,18 @@ def as_series(
     values = _numbers(table, names)
     if len(values) < 2:
         raise ValueError(f"data must hold at least 2 samples: got {len(values)}.")
+    if time_step is not None and not 0 < time_step < np.inf:
+        raise ValueError(f"time_step must be positive and finite: got {time_step}.")
     clock = Clock(1.0 if time_step is None else time_step) if times is None else _clock(times, unit)
-    if time_step is not None and not np.isclose(clock.time_step, time_step, rtol=1e-3):
+    if time_step is not None and not np.isclose(clock.time_step, time_step, rtol=1e-3, atol=0):
         raise ValueError(f"time_step={time_step} contradicts the times of data, {clock.time_step} apart.")
-    if not clock.time_step > 0:
-        raise ValueError(f"time_step must be positive: got {clock.time_step}.")
     _refuse_gaps(values, names, clock)
     return Series(values, names, clock, tuple(units or [""] * len(names)))
 
 
 def _from_xarray(data: xr.DataArray):
+    if data.ndim == 0:
+        raise ValueError("data must have shape [time] or [time, variable]: got shape ().")
     if "time" in data.dims:
         data = data.transpose("time", ...)
     time = data.dims[0]
@@ -145,7 +141,7 @@ def _from_xarray(data: xr.DataArray):
 def _from_pandas(data: pd.Series | pd.DataFrame):
     frame = data.to_frame() if isinstance(data, pd.Series) else data
     for name, dtype in frame.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(dtype):
+        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
             bad = frame[name].iloc[0] if len(frame) else ""
             raise ValueError(
                 f"column {str(name)!r} must hold numbers: got {dtype} (first value {bad!r}). "
@@ -154,16 +150,19 @@ def _from_pandas(data: pd.Series | pd.DataFrame):
     index = frame.index
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()
-    if getattr(index, "tz", None) is not None:
-        raise ValueError(
-            f"times must not carry a time zone (got {index.tz}): use tz_convert('UTC').tz_localize(None)."
-        )
+    zone = getattr(index, "tz", None)
+    if zone is not None:
+        raise ValueError(f"times must not carry a time zone (got {zone}): use tz_convert('UTC').tz_localize(None).")
     plain = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    return values, None if plain else index.to_numpy(), [str(c) for c in frame.columns], None, ""
+    unnamed = isinstance(frame.columns, pd.RangeIndex) or (isinstance(data, pd.Series) and data.name is None)
+    found = None if unnamed else [str(c) for c in frame.columns]
+    return values, None if plain else index.to_numpy(), found, None, ""
 
 
 def _names(given: Sequence[str] | None, found: list[str] | None, count: int) -> tuple[str, ...]:
+    if given and found and tuple(given) != tuple(found):
+        raise ValueError(f"names={tuple(given)} contradict those of data, {tuple(found)}. Rename the data instead.")
     names = tuple(given or found or [f"x{i}" for i in range(count)])
     if len(names) != count:
         raise ValueError(f"names must name the {count} columns of data: got {len(names)}, {names}.")
@@ -175,6 +174,8 @@ def _names(given: Sequence[str] | None, found: list[str] | None, count: int) -> 
 def _numbers(table: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     if table.dtype.kind in "fiub":
         return np.asarray(table, np.float64)
+    if table.dtype.kind == "c":
+        raise ValueError(f"data must hold real numbers: got dtype {table.dtype}.")
     for name, column in zip(names, table.T, strict=True):
         try:
             np.asarray(column, np.float64)
@@ -196,6 +197,8 @@ def _clock(times: np.ndarray, unit: str) -> Clock:
     if times.dtype.kind == "f" and not np.isfinite(times).all():
         raise ValueError(f"times must be finite: got {times[~np.isfinite(times)][0]} among them.")
     seconds = (times - times[0]) / np.timedelta64(1, "s") if dates else np.asarray(times, np.float64)
+    if np.isnan(seconds).any():
+        raise ValueError("times must be finite: got NaT among them.")
     gaps = np.diff(seconds)
     for bad, what in ((gaps == 0, "repeat"), (gaps < 0, "go back")):
         if bad.any():

@@ -407,9 +407,7 @@ def _check_simulate(steps, dt, discard, noise, key) -> None:
     if discard < 0:
         raise ValueError(f"discard must not be negative: got {discard}.")
     if not (noise >= 0 and math.isfinite(noise)):
-        raise ValueError(
-            f"noise must be a fraction of each variable's standard deviation, 0 or more: got {noise}."
-        )
+        raise ValueError(f"noise must be a fraction of each variable's standard deviation, 0 or more: got {noise}.")
     if noise > 0 and key is None:
         raise ValueError(f"key must be given for noise={noise}, e.g. key=jax.random.key(0): got None.")
 

@@ -1,12 +1,14 @@
-"""The instances under the conformance suite. A new cell, readout or solver is one row here: no test names it."""
+"""The instances under the conformance suite: a new cell, readout or solver is one row here."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, AbstractPWLCell
@@ -17,11 +19,15 @@ from dsrecon.systems import MapCell, ODECell
 
 
 class CellRow(NamedTuple):
-    """A cell under test: its name, `key -> cell`, and `key -> s`, one step's input (`None`: it runs without)."""
+    """A cell under test: its name, `key -> cell`, and what makes its input.
+
+    `input(rng, *lead)` draws leaves with leading axes `lead` (none: the input of one step); `None` for a cell
+    that runs without.
+    """
 
     name: str
     make: Callable[[Any], AbstractCell]
-    input: Callable[[Any], Any] | None = None
+    input: Callable[..., Any] | None = None
 
 
 class ReadoutRow(NamedTuple):
@@ -58,25 +64,24 @@ class Tanh(eqx.Module):
         return jnp.tanh(self.W @ x + self.b)
 
 
-def normal(*shape: int) -> Callable[[Any], Array]:
-    return lambda key: jax.random.normal(key, shape)
+def normal(*shape: int) -> Callable[..., Array]:
+    """Standard normal input of this shape a step."""
+    return lambda rng, *lead: jnp.asarray(rng.normal(size=(*lead, *shape)), float)
 
 
-def forcing(key):
-    """One step of partial forcing of two channels, with external input."""
-    return Forcing(normal(2)(key), jnp.asarray(0.3), normal(2)(key), jnp.array([True, False]))
+def forcing(rng, *lead):
+    """Partial forcing of two channels, with external input."""
+    mask = np.array([True, False]) ^ (rng.random((*lead, 2)) < 0.2)
+    return Forcing(normal(2)(rng, *lead), jnp.full(lead, 0.3), normal(2)(rng, *lead), jnp.asarray(mask, dtype=bool))
 
 
 CELLS = [
     CellRow("alrnn", lambda key: ALRNN(5, 2, key=key)),
     CellRow("alrnn-driven", lambda key: ALRNN(4, 2, input_size=2, key=key), normal(2)),
-    CellRow("alrnn-linear", lambda key: ALRNN(3, 0, key=key)),
     CellRow("shallow", lambda key: ClippedShallowPLRNN(3, 6, key=key)),
     CellRow("shallow-driven", lambda key: ClippedShallowPLRNN(3, 4, input_size=2, key=key), normal(2)),
-    CellRow("map", lambda key: MapCell(Tanh(normal(3, 3)(key), normal(3)(key)), 3)),
-    CellRow(
-        "ode-driven", lambda key: ODECell(Oscillator(jnp.asarray(1.2)), 0.1, 2, 2, diffrax.Bosh3()), normal()
-    ),
+    CellRow("map", lambda key: MapCell(Tanh(jax.random.normal(key, (3, 3)), jnp.zeros(3)), 3)),
+    CellRow("ode-driven", lambda key: ODECell(Oscillator(jnp.asarray(1.2)), 0.1, 2, 2, diffrax.Bosh3()), normal()),
     CellRow(
         "forced-alrnn",
         lambda key: Forced(ALRNN(4, 2, input_size=2, key=key), IdentityReadout(2, 4, key=key)),
@@ -96,45 +101,37 @@ SOLVERS = [
 ]
 
 
-def stirred(tree, key, scale=0.2):
-    """The tree with noise on every trained array: start values hold zeros and tiny numbers that hide mistakes."""
-    leaves, shape = jax.tree.flatten(tree)
-    keys = jax.random.split(key, max(1, len(leaves)))
-    return jax.tree.unflatten(
-        shape,
-        [
-            x + scale * jax.random.normal(k, x.shape, x.dtype) if eqx.is_inexact_array(x) else x
-            for x, k in zip(leaves, keys, strict=True)
-        ],
-    )
+def stirred(tree, seed=0, scale=0.2):
+    """The tree with noise on every trained array: zeros and small start values hide mistakes."""
+    rng = np.random.default_rng(seed)
+
+    def stir(x):
+        if not eqx.is_inexact_array(x):
+            return x
+        return jnp.asarray(np.asarray(x) + scale * rng.normal(size=x.shape), x.dtype)
+
+    return jax.tree.map(stir, tree)
 
 
+@cache
 def instance(row: CellRow, seed: int = 0) -> AbstractCell:
-    key = jax.random.key(seed)
-    return stirred(row.make(key), jax.random.fold_in(key, 1))
-
-
-def one_input(row: CellRow, seed: int = 0):
-    return None if row.input is None else row.input(jax.random.key(100 + seed))
+    """The row's cell in float64, away from its start values."""
+    return stirred(eqx.filter_jit(row.make)(jax.random.key(seed)), seed)
 
 
 def inputs(row: CellRow, *lead: int, seed: int = 0):
-    """Inputs of a run, leading axes `lead`."""
-    if row.input is None:
-        return None
-    make = row.input
-    for _ in lead:
-        make = jax.vmap(make)
-    return make(jax.random.split(jax.random.key(200 + seed), lead))
+    """Input of the row's cell: of one step, or with leading axes."""
+    return None if row.input is None else row.input(np.random.default_rng(100 + seed), *lead)
 
 
 def states(cell: AbstractCell, *lead: int, seed: int = 0) -> Array:
-    return jax.random.normal(jax.random.key(300 + seed), (*lead, cell.state_size))
+    """Standard normal states `[*lead, m]`."""
+    return jnp.asarray(np.random.default_rng(200 + seed).normal(size=(*lead, cell.state_size)), float)
 
 
 def named(row) -> str:
     return row.name
 
 
-PWL_CELLS = [r for r in CELLS if isinstance(r.make(jax.random.key(0)), AbstractPWLCell)]
+PWL_CELLS = [r for r in CELLS if isinstance(eqx.filter_eval_shape(r.make, jax.random.key(0)), AbstractPWLCell)]
 """Rows whose cells are piecewise linear: under the laws of regions too."""

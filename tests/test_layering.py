@@ -98,13 +98,10 @@ def violations(source: str, path: tuple[str, ...], modules: frozenset[str]) -> l
         if root == "dsrecon":
             target = rest[0] if rest and rest[0] in modules | ROW.keys() else "__init__"
             if target not in ROW:
-                found.append(
-                    f"{where}:{line}: imports {target!r}, which has no layer (LAYERS, test_layering.py)."
-                )
+                found.append(f"{where}:{line}: imports {target!r}, which has no layer (LAYERS, test_layering.py).")
             elif not allowed(module, target):
                 found.append(
-                    f"{where}:{line}: {module} (layer {ROW[module]}) must not import "
-                    f"{target} (layer {ROW[target]})."
+                    f"{where}:{line}: {module} (layer {ROW[module]}) must not import {target} (layer {ROW[target]})."
                 )
         if module not in DOORS.get(root, {module}):
             found.append(f"{where}:{line}: {root} is imported only in {', '.join(sorted(DOORS[root]))}.")
@@ -127,9 +124,7 @@ def violations(source: str, path: tuple[str, ...], modules: frozenset[str]) -> l
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = frozenset(
-    path.stem
-    for path in PACKAGE.iterdir()
-    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
+    path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
 )
 
 
@@ -264,9 +259,7 @@ if "matplotlib.pyplot" in sys.modules:
 
 def side_effects(*modules: str, cwd: Path) -> list[str]:
     """What importing the modules in a fresh interpreter did beside defining them, one line each."""
-    run = subprocess.run(
-        [sys.executable, "-c", PROBE, *modules], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", PROBE, *modules], cwd=cwd, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 

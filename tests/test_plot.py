@@ -46,9 +46,7 @@ def torus(variables, steps=STEPS, phase=0.0):
 def case(variables, pwl_units=3, clock=CLOCK):
     names = tuple(f"u{i}" for i in range(variables))
     units = tuple("mV" if i == 0 else "" for i in range(variables))
-    true, generated = (
-        labelled(torus(variables, phase=phase), names, clock, units=units) for phase in (0.0, 9.0)
-    )
+    true, generated = (labelled(torus(variables, phase=phase), names, clock, units=units) for phase in (0.0, 9.0))
     cell = ALRNN(8, pwl_units, key=jax.random.key(3))
     readout = IdentityReadout(variables, 8, key=jax.random.key(1))
     scaler, record = Scaler.fit(true.values), json.dumps({"runs": RUNS.to_dict()})

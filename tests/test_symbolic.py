@@ -92,9 +92,7 @@ def test_every_state_of_a_series_is_stepped_by_the_map_of_its_region(encoded):
     model = reconstruction(CELLS[{20: "alrnn", 5: "alrnn, linear", 3: "shallow"}[encoded.sizes["state"]]])
     zs = model.filter(SERIES)
     symbol = encoded["symbol"].values
-    stepped = (
-        np.einsum("tij,tj->ti", encoded["A"].values[symbol], np.asarray(zs)) + encoded["h"].values[symbol]
-    )
+    stepped = np.einsum("tij,tj->ti", encoded["A"].values[symbol], np.asarray(zs)) + encoded["h"].values[symbol]
     np.testing.assert_allclose(stepped, jax.vmap(model.cell)(zs), atol=1e-12)
     assert (encoded["bits"].values[symbol] == jax.vmap(model.cell.region)(zs)).all()
 
@@ -227,18 +225,14 @@ def stationary(P):
 def test_the_stationary_distribution_is_the_share_of_visits():
     coded = symbolic.encode(reconstruction(CELLS["alrnn"]), SERIES)
     share = coded["visits"].values / STEPS
-    np.testing.assert_allclose(
-        stationary(symbolic.transitions(coded)), share, atol=0.02
-    )  # the ends of a short record
+    np.testing.assert_allclose(stationary(symbolic.transitions(coded)), share, atol=0.02)  # the ends of a short record
     symbol = coded["symbol"].values  # exactly, where the record ends in the symbol that it began with
     closed = symbol[: np.flatnonzero(symbol == symbol[0])[-1] + 1]
     share = np.bincount(closed[:-1]) / (len(closed) - 1)
     np.testing.assert_allclose(stationary(symbolic.transitions(closed)), share, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "wrong", [np.zeros((2, 2), int), np.zeros(3), np.zeros(0, int), ["a"], [True, False]]
-)
+@pytest.mark.parametrize("wrong", [np.zeros((2, 2), int), np.zeros(3), np.zeros(0, int), ["a"], [True, False]])
 def test_symbols_must_be_integers_in_a_row(wrong):
     with pytest.raises(ValueError, match="one row of at least one integer: got"):
         symbolic.transitions(wrong)
@@ -299,9 +293,7 @@ def test_graphml_gives_back_what_was_written(encoded, tmp_path):
     back = symbolic.read_graphml(symbolic.write_graphml(graph, tmp_path / "graph.graphml"))
     assert isinstance(back, nx.DiGraph)
     assert dict(back.nodes(data=True)) == dict(graph.nodes(data=True))
-    assert {(i, j): e for i, j, e in back.edges(data=True)} == {
-        (i, j): e for i, j, e in graph.edges(data=True)
-    }
+    assert {(i, j): e for i, j, e in back.edges(data=True)} == {(i, j): e for i, j, e in graph.edges(data=True)}
     assert back.graph == graph.graph
     assert [p.name for p in tmp_path.iterdir()] == ["graph.graphml"]
 

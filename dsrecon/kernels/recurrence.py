@@ -55,7 +55,8 @@ def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: i
 
 @eqx.filter_custom_vjp
 def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
-    return _forward(*primals, steps, unroll)
+    step, z0, inputs = primals
+    return _forward(step, z0, inputs, steps, unroll)
 
 
 @_recurrence.def_fwd
@@ -65,9 +66,7 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 
 
 @_recurrence.def_bwd
-def _recurrence_bwd(
-    zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int
-):
+def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
     advance = jax.vmap(step) if z0.ndim == 2 else step
     before = jnp.concatenate([z0[None], zs[:-1]])
@@ -78,9 +77,7 @@ def _recurrence_bwd(
         _, pull = jax.vjp(lambda z: advance(z, s), z)
         return pull(l)[0], l
 
-    z0_bar, ls = jax.lax.scan(
-        back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll
-    )
+    z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll)
     step_bar, inputs_bar = _contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
 

@@ -31,14 +31,14 @@ def bins_of(true: np.ndarray, *, bins: int = 30, definition: str = "min-max") ->
     - `"padded"`: [min - sd / 10, max + sd / 10] (the tables of the PLRNN papers).
     - `"two-sigma"`: [-2 sd, 2 sd] about zero, for standardised data.
 
-    **Raises:** `ValueError` for another name, fewer than 2 bins, more than 5 channels (the smoothing of `30^n`
+    **Raises:** `ValueError` for another name, bins outside 2 to 1000, more than 5 channels (the smoothing of `30^n`
     empty bins then swamps every count, and all series score alike), or a constant channel.
     """
     true = _checked(true, "true")
     if definition not in DEFINITIONS:
         raise ValueError(f"definition must be one of {DEFINITIONS}: got {definition!r}.")
-    if bins < 2:
-        raise ValueError(f"bins must be at least 2: got {bins}.")
+    if not 2 <= bins <= 1000:
+        raise ValueError(f"bins must lie between 2 and 1000: got {bins}.")
     if true.shape[1] > 5:
         raise ValueError(
             f"binned D_stsp is defined for at most 5 channels: got {true.shape[1]}. Choose up to five of them."
@@ -53,9 +53,7 @@ def bins_of(true: np.ndarray, *, bins: int = 30, definition: str = "min-max") ->
     return Bins(low, high, bins, definition == "min-max")
 
 
-def d_stsp(
-    true: np.ndarray, generated: np.ndarray, *, bins: int = 30, definition: str = "min-max"
-) -> float:
+def d_stsp(true: np.ndarray, generated: np.ndarray, *, bins: int = 30, definition: str = "min-max") -> float:
     """State-space divergence by bins: `D_stsp = sum_k p_k ln(p_k / q_k)` in nats, 0 for equal visits.
 
     `p`, `q` are the visit histograms of `true` and `generated` `[t, n]` over `bins^n` bins, each count Laplace
@@ -126,9 +124,7 @@ def smoothed_spectrum(values: np.ndarray, smoothing: float = 20.0) -> np.ndarray
 
 
 def _divergence(grid: Bins, true: np.ndarray, generated: np.ndarray) -> float:
-    cells, where = np.unique(
-        np.concatenate([_visits(grid, true), _visits(grid, generated)]), return_inverse=True
-    )
+    cells, where = np.unique(np.concatenate([_visits(grid, true), _visits(grid, generated)]), return_inverse=True)
     split = len(_visits(grid, true))
     counts = [np.bincount(w, minlength=len(cells)) for w in (where[:split], where[split:])]
     every = float(grid.bins) ** true.shape[1]
@@ -140,6 +136,7 @@ def _divergence(grid: Bins, true: np.ndarray, generated: np.ndarray) -> float:
 
 def _visits(grid: Bins, values: np.ndarray) -> np.ndarray:
     """Flat index of the bin of every point inside."""
+    values = values[((values >= grid.low) & (values <= grid.high)).all(1)]
     position = (values - grid.low) / (grid.high - grid.low) * grid.bins
     inside = ((position >= (1 if grid.drop_lowest else 0)) & (position < grid.bins)).all(1)
     index = position[inside].astype(np.int64)

@@ -69,8 +69,7 @@ def lyapunov_spectrum(
     for leaf in jax.tree.leaves(inputs):
         if leaf.shape[:1] != (discard + steps,):
             raise ValueError(
-                f"inputs must have the leading axis discard + steps = {discard + steps}: "
-                f"got shape {leaf.shape}."
+                f"inputs must have the leading axis discard + steps = {discard + steps}: got shape {leaf.shape}."
             )
     return _log_stretch(cell, z0, inputs, steps, discard, every, count) / (steps * dt)
 
@@ -150,9 +149,7 @@ def lyapunov_mean(
         raise ValueError(f"starts must have shape [b, m] with b at least 2: got {starts.shape}.")
 
     def one(z0):
-        return lyapunov_spectrum(
-            cell, z0, inputs, steps=steps, dt=dt, discard=discard, every=every, count=count
-        )
+        return lyapunov_spectrum(cell, z0, inputs, steps=steps, dt=dt, discard=discard, every=every, count=count)
 
     exponents = jax.vmap(one)(starts)
     error = jnp.std(exponents, axis=0, ddof=1) / len(starts) ** 0.5

@@ -4,16 +4,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from dsrecon.evolve import evolve
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import Series
 
 
-def prediction_error(
-    reconstruction: Reconstruction, true: Series, *, steps: int = 20, starts: int = 500
-) -> float:
+def prediction_error(reconstruction: Reconstruction, true: Series, *, steps: int = 20, starts: int = 500) -> float:
     """PE(n): mean squared error of forecasts `n` steps ahead, `mean_i,c ((x_{i+n} - xhat_{i+n}) / sd)^2`.
 
     Starts `i` are spread evenly over the truth; the state at each is synchronised to the truth before it by full
@@ -36,9 +34,7 @@ def prediction_error(
     return float(((error / true.values.std(0, ddof=1)) ** 2).mean())
 
 
-def analogue_error(
-    reference: np.ndarray, true: np.ndarray, *, steps: int = 20, starts: int = 500
-) -> float:
+def analogue_error(reference: np.ndarray, true: np.ndarray, *, steps: int = 20, starts: int = 500) -> float:
     """PE(n) of the data themselves: each start of `true` `[t, n]` is forecast by its nearest neighbour in `reference`.
 
     What the data can say of their own future without a model (Lorenz 1969, the method of analogues); in standard
@@ -48,7 +44,7 @@ def analogue_error(
         raise ValueError(f"both series must be longer than steps={steps}: got {len(reference)} and {len(true)}.")
     at = _starts(len(true) - steps, starts)
     sd = true.std(0, ddof=1)
-    _, nearest = cKDTree(reference[:-steps] / sd).query(true[at] / sd)
+    _, nearest = KDTree(reference[:-steps] / sd).query(true[at] / sd)
     return float((((reference[nearest + steps] - true[at + steps]) / sd) ** 2).mean())
 
 

@@ -16,9 +16,7 @@ STRETCHES = 5
 SHORTEST = 200
 
 
-def score(
-    reconstruction: Reconstruction, truth: Any, *, steps: int | None = None, starts: int = 16
-) -> xr.Dataset:
+def score(reconstruction: Reconstruction, truth: Any, *, steps: int | None = None, starts: int = 16) -> xr.Dataset:
     """How good a reconstruction is: one row a measure, its value beside its floor.
 
     A free run from the first observation of the truth, after a tenth of `steps` for transients, is compared with the
@@ -33,7 +31,8 @@ def score(
     distances mean nothing then) and `reason`. Measures: `d_stsp`, `d_stsp_padded`, `d_stsp_two_sigma` (up to five
     variables), `d_h`, `outside`, `pe_1`, `pe_20`, `lyapunov_max`, `lyapunov_sum`, `kaplan_yorke`.
 
-    **Raises:** `ValueError` for other variables, a truth that is too short or does not vary, or `steps` above half of it.
+    **Raises:** `ValueError` for other variables, a truth that is too short or does not vary, or `steps` above half of
+    it.
     """
     series = reconstruction.matched(as_series(truth))
     true = series.values
@@ -41,9 +40,7 @@ def score(
         raise ValueError(f"truth must have at least {2 * SHORTEST} samples: got {len(true)}.")
     length = min(10_000, len(true) // 2) if steps is None else steps
     if not SHORTEST <= length <= len(true) // 2:
-        raise ValueError(
-            f"steps must lie between {SHORTEST} and half of the truth, {len(true) // 2}: got {steps}."
-        )
+        raise ValueError(f"steps must lie between {SHORTEST} and half of the truth, {len(true) // 2}: got {steps}.")
     for name, column in zip(series.names, true.T, strict=True):
         if not np.ptp(column) > 0:
             raise ValueError(f"truth must vary: {name!r} is constant.")
@@ -112,7 +109,7 @@ def rank(true: np.ndarray, generated: np.ndarray, floors: dict[str, float]) -> d
 
 
 def floors(true: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """`d_stsp` (up to five variables) and `d_h` of another true stretch `other` `[l, n]` against `true` `[t, n]`, l <= t."""
+    """`d_stsp` (up to five variables) and `d_h` of another true stretch `[l, n]` against `true` `[t, n]`, l <= t."""
     found = {"d_h": d_h(true[: len(other)], other)}
     if true.shape[1] <= 5:
         found["d_stsp"] = d_stsp(true, other)
@@ -143,7 +140,12 @@ def _distances(true: np.ndarray, run: np.ndarray, length: int) -> dict[str, tupl
     )
     measures["outside"] = (outside, "share of points outside [min - sd/10, max + sd/10] of the truth")
     return {
-        name: (f(rest[0], run), np.mean([f(r, true[s]) for r, s in zip(rest, held, strict=True)]), text, length)
+        name: (
+            f(rest[0], run),
+            np.mean([f(r, true[s]) for r, s in zip(rest, held, strict=True)]),
+            text,
+            length,
+        )
         for name, (f, text) in measures.items()
     }
 
@@ -154,8 +156,7 @@ def _exponents(reconstruction: Reconstruction, series: Any, starts: int) -> dict
     at = np.linspace(0, len(states) - 1, starts).astype(int)
     size = reconstruction.cell.state_size
     mean, error = (
-        np.asarray(x)
-        for x in lyapunov_mean(reconstruction.cell, states[at], steps=steps, dt=dt, discard=500)
+        np.asarray(x) for x in lyapunov_mean(reconstruction.cell, states[at], steps=steps, dt=dt, discard=500)
     )
     unit = reconstruction.clock.unit or "unit of time"
     unit = "second" if unit == "datetime" else unit
@@ -165,8 +166,18 @@ def _exponents(reconstruction: Reconstruction, series: Any, starts: int) -> dict
     spread = _dimension_error(mean, error) if np.isfinite(mean).all() else float("nan")
     return {
         "lyapunov_max": (mean[0], error[0], f"largest exponent of the model, {text}", length),
-        "lyapunov_sum": (mean.sum(), np.sqrt((error**2).sum()), f"sum of all {size} exponents, {text}", length),
-        "kaplan_yorke": (dimension, spread, "Kaplan-Yorke dimension of the model; floor: standard error", length),
+        "lyapunov_sum": (
+            mean.sum(),
+            np.sqrt((error**2).sum()),
+            f"sum of all {size} exponents, {text}",
+            length,
+        ),
+        "kaplan_yorke": (
+            dimension,
+            spread,
+            "Kaplan-Yorke dimension of the model; floor: standard error",
+            length,
+        ),
     }
 
 

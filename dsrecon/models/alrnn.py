@@ -39,9 +39,7 @@ class ALRNN(AbstractPWLCell):
     def __init__(self, state_size: int, pwl_units: int, *, input_size: int = 0, key: Key):
         check_sizes(state_size=state_size, input_size=input_size)
         if not 0 <= pwl_units <= state_size:
-            raise ValueError(
-                f"pwl_units must lie between 0 and state_size={state_size}: got {pwl_units}."
-            )
+            raise ValueError(f"pwl_units must lie between 0 and state_size={state_size}: got {pwl_units}.")
         key_A, key_W, key_C = jax.random.split(key, 3)
         self.state_size, self.pwl_units = state_size, pwl_units
         self.A = contracting_diagonal(state_size, key=key_A)
@@ -50,15 +48,11 @@ class ALRNN(AbstractPWLCell):
         self.C = 0.01 * jax.random.normal(key_C, (state_size, input_size)) if input_size else None
         self.rectified = jnp.arange(state_size) >= state_size - pwl_units
 
-    def __call__(
-        self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None
-    ) -> Inexact[Array, "m"]:
+    def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         phi = jnp.where(self.rectified & (z <= 0), jnp.zeros_like(z), z)
         return self.A * z + self.W @ phi + self._offset(s)
 
-    def region(
-        self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None
-    ) -> Bool[Array, "p"]:
+    def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         last = slice(self.state_size - self.pwl_units, None)
         return (z[last] > 0) | ~self.rectified[last]
 

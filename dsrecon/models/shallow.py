@@ -46,16 +46,12 @@ class ClippedShallowPLRNN(AbstractPWLCell):
         self.h2 = _uniform(key_h, (hidden_size,), state_size)
         self.C = _uniform(key_C, (state_size, input_size), input_size) if input_size else None
 
-    def __call__(
-        self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None
-    ) -> Inexact[Array, "m"]:
+    def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         u = self.W2 @ z
         ramp = jax.nn.relu(u + self.h2) - jax.nn.relu(u)
         return self.A * z + self.W1 @ ramp + self._offset(s)
 
-    def region(
-        self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None
-    ) -> Bool[Array, "p"]:
+    def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         u = self.W2 @ z
         return jnp.concatenate([u + self.h2 > 0, u > 0])
 

@@ -95,9 +95,7 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share in percent that never rounds something to nothing."""
-    return (
-        "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
-    )
+    return "<0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def plane(values: np.ndarray) -> tuple[int, int]:

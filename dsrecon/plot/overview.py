@@ -23,9 +23,7 @@ def runs(reconstruction: Reconstruction, *, ax: Any = None) -> Figure:
     """
     found = reconstruction.runs
     if "run" not in found.dims or "failure" not in found:
-        raise ValueError(
-            f"the reconstruction has no table of runs: its record holds {sorted(map(str, found))}."
-        )
+        raise ValueError(f"the reconstruction has no table of runs: its record holds {sorted(map(str, found))}.")
     figure, axes = canvas(ax, 1, 2, (11.0, 4.2))
     reasons = [str(text) for text in found["failure"].values]
     for panel, (name, text) in zip(axes, (("d_stsp", "D_stsp"), ("d_h", "D_H")), strict=False):
@@ -35,9 +33,7 @@ def runs(reconstruction: Reconstruction, *, ax: Any = None) -> Figure:
             colour = GENERATED if reason else PALETTE[0]
             mark = "x" if reason or not known else "o"
             transform = panel.transData if known else panel.get_xaxis_transform()
-            panel.plot(
-                [k], [value if known else 0.03], mark, color=colour, transform=transform, clip_on=False
-            )
+            panel.plot([k], [value if known else 0.03], mark, color=colour, transform=transform, clip_on=False)
             if reason:
                 at = (k, value if known else 0.03)
                 where = "data" if known else panel.get_xaxis_transform()

@@ -100,9 +100,7 @@ def _dwell_legend(panel: Axes, encoded: xr.Dataset, dwell: list[float | None], r
     step, unit = time_scale(encoded)
     shown = step / encoded.attrs["time_step"]  # dates are kept in seconds and shown in what fits
     handles = [
-        Line2D(
-            [], [], marker="o", linestyle="", color=_colour(k), label=f"{k}: {_duration(time, shown, unit)}"
-        )
+        Line2D([], [], marker="o", linestyle="", color=_colour(k), label=f"{k}: {_duration(time, shown, unit)}")
         for k, time in enumerate(dwell)
     ]
     rest = regions - len(dwell)

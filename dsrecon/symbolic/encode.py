@@ -60,9 +60,7 @@ def encode(
     if (series is None) == (steps is None):
         raise ValueError("give either series or steps: got " + ("neither." if steps is None else "both."))
     if steps is None and (start is not None or discard):
-        raise ValueError(
-            f"start and discard belong to a free run (steps): got start={start}, discard={discard}."
-        )
+        raise ValueError(f"start and discard belong to a free run (steps): got start={start}, discard={discard}.")
     if steps is None:
         zs, observation = _along(reconstruction, series)
     else:
@@ -136,8 +134,6 @@ def _regions(cell: AbstractPWLCell, zs: Inexact[Array, "t m"]) -> Bool[Array, "t
 
 
 @eqx.filter_jit
-def _affine(
-    cell: AbstractPWLCell, bits: Bool[Array, "r p"]
-) -> tuple[Float[Array, "r m m"], Float[Array, "r m"]]:
+def _affine(cell: AbstractPWLCell, bits: Bool[Array, "r p"]) -> tuple[Float[Array, "r m m"], Float[Array, "r m"]]:
     A, h = eqx.filter_vmap(lambda region: cell.affine(region))(bits)
     return A, jnp.broadcast_to(h, A.shape[:2])

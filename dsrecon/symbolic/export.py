@@ -61,9 +61,7 @@ def read_symbols(path: str | os.PathLike) -> xr.Dataset:
     with xr.open_dataset(path, engine="h5netcdf") as file:
         missing = [name for name in _NEEDED if name not in file]
         if missing:
-            raise ValueError(
-                f"{path} holds no symbols: it lacks {missing} (it has {sorted(map(str, file))})."
-            )
+            raise ValueError(f"{path} holds no symbols: it lacks {missing} (it has {sorted(map(str, file))}).")
         return file.drop_vars([name for name in _TABLES if name in file.variables]).load()
 
 

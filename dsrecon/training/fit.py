@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,7 +16,7 @@ import optax
 from jaxtyping import Array, PyTree
 from tqdm.auto import tqdm
 
-from dsrecon._types import Key
+from dsrecon._types import Key, Keys
 from dsrecon.training.losses import Loss
 
 
@@ -44,7 +45,7 @@ class _Run(NamedTuple):
     free: PyTree
     opt_state: PyTree
     loss_state: PyTree
-    key: Key
+    key: Keys
     update: Array
     failed_at: Array
 
@@ -63,7 +64,7 @@ def fit(
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
-    key: Key,
+    key: Keys,
     state: PyTree = None,
     evaluate: Callable[[PyTree], dict[str, np.ndarray]] | None = None,
     every: int | None = None,
@@ -90,17 +91,20 @@ def fit(
 
     **Returns:** `(model, History)`: the model in the form it came in.
 
-    **Raises:** `ValueError` for `steps` or `every` below 1, leaves without the ensemble's axis, or scores of another form.
+    **Raises:** `ValueError` for `steps` or `every` below 1, leaves without the ensemble's axis, or other scores.
     """
     keys, single = _as_keys(key)
     if steps < 1 or (every is not None and every < 1):
         raise ValueError(f"steps and every must be at least 1: got {steps} and {every}.")
     runs = len(keys)
     if single:
+        state = jax.tree.map(jnp.asarray, state)
         model, state = _add_axis(model), _add_axis(state)
-    for leaf in jax.tree.leaves((model, state)):
-        if eqx.is_array(leaf) and leaf.shape[:1] != (runs,):
-            raise ValueError(f"every array of an ensemble of {runs} runs needs that leading axis: got {leaf.shape}.")
+    for leaf in [*filter(eqx.is_array, jax.tree.leaves(model)), *jax.tree.leaves(state)]:
+        if jnp.shape(leaf)[:1] != (runs,):
+            raise ValueError(
+                f"every array of an ensemble of {runs} runs needs that leading axis: got {jnp.shape(leaf)}."
+            )
     free, fixed = eqx.partition(model, eqx.is_inexact_array)
     fixed_arrays, static = eqx.partition(fixed, eqx.is_array)
     opt_state = eqx.filter_vmap(optimiser.init)(free)
@@ -117,24 +121,29 @@ def fit(
 
     best = [_Best.of(c[0].free, g.stop - g.start) for c, g in zip(carried, groups, strict=True)]
     losses, scores, done = [], [], 0
+    settings = _thread_settings()
     with ThreadPoolExecutor(len(groups)) as pool, _bar(steps, progress) as bar:
         for n in lengths:
 
             def advance(i, n=n):
-                run, values = programs[n](*carried[i], sampler)
+                run, values = programs[n](*carried[i])
                 found = None
                 if evaluate is not None:
-                    found = evaluate(eqx.combine(run.free, carried[i][1], static))
+                    with ExitStack() as stack:
+                        for setting, value in settings:
+                            stack.enter_context(setting(value))
+                        found = evaluate(eqx.combine(run.free, carried[i][1], static))
                 return run, np.asarray(values), found
 
             results = list(pool.map(advance, range(len(groups))))
             done += n
             for i, (run, _, found) in enumerate(results):
                 carried[i] = (run, carried[i][1])
-                best[i].offer(run.free, found, done)
+                best[i].offer(run.free, found, done, np.asarray(run.failed_at))
             losses.append(np.concatenate([values for _, values, _ in results]).T)
-            if evaluate is not None:
-                scores.append({k: np.concatenate([f[k] for *_, f in results]) for k in results[0][2]})
+            evaluated = [found for *_, found in results if found is not None]
+            if evaluated:
+                scores.append({k: np.concatenate([f[k] for f in evaluated]) for k in evaluated[0]})
             bar.update(n)
             bar.set_postfix_str(_postfix(losses[-1], scores), refresh=False)
             if all((np.asarray(run.failed_at) >= 0).all() for run, *_ in results):
@@ -156,7 +165,7 @@ def fit(
 
 
 def _compile(length, example, static, loss, sampler, optimiser):
-    """`length` updates of one group of runs as one executable: `(run, fixed, sampler) -> (run, losses [r, length])`."""
+    """`length` updates of one group of runs as one executable: `(run, fixed) -> (run, losses [r, length])`."""
 
     def member(run: _Run, fixed: PyTree, sampler: Any):
         def update(run: _Run, _):
@@ -177,7 +186,7 @@ def _compile(length, example, static, loss, sampler, optimiser):
             )
             failed_at = jnp.where((run.failed_at < 0) & ~sound, run.update, run.failed_at)
             error = jnp.where(run.failed_at < 0, error, jnp.nan)
-            return _Run(*kept, run.key, run.update + 1, failed_at), error
+            return _Run(kept[0], kept[1], kept[2], run.key, run.update + 1, failed_at), error
 
         return jax.lax.scan(update, run, length=length)
 
@@ -188,11 +197,22 @@ def _compile(length, example, static, loss, sampler, optimiser):
         if len(run.key) > 1:
             return jax.vmap(member, in_axes=(0, 0, None))(run, fixed, sampler)
         # A batch axis of one would send the small products of a CPU to a slower library.
-        out = member(*jax.tree.map(lambda x: x[0], (run, fixed)), sampler)
+        run, fixed = jax.tree.map(lambda x: x[0], (run, fixed))
+        out = member(run, fixed, sampler)
         return jax.tree.map(lambda x: x[None], out)
 
     executable = jax.jit(program).lower(*example, dynamic).compile()
-    return lambda run, fixed, _: executable(run, fixed, dynamic)
+    return lambda run, fixed: executable(run, fixed, dynamic)
+
+
+def _thread_settings():
+    """JAX's contexts (`with jax.enable_x64(): ...`) hold for one thread: what must be entered again in another."""
+    config: Any = jax.config  # its attributes are made at run time
+    return (
+        (jax.enable_x64, config.jax_enable_x64),
+        (jax.numpy_dtype_promotion, config.jax_numpy_dtype_promotion),
+        (jax.numpy_rank_promotion, config.jax_numpy_rank_promotion),
+    )
 
 
 class _Best:
@@ -205,7 +225,8 @@ class _Best:
     def of(free: PyTree, runs: int) -> "_Best":
         return _Best(free, np.full(runs, np.inf), np.zeros(runs, int))
 
-    def offer(self, free: PyTree, found: dict[str, np.ndarray] | None, done: int) -> None:
+    def offer(self, free: PyTree, found: dict[str, np.ndarray] | None, done: int, failed_at: np.ndarray) -> None:
+        stopped = failed_at >= 0
         if found is None:
             better = np.ones(len(self.at), bool)
         else:
@@ -218,7 +239,7 @@ class _Best:
             unscored = np.isinf(self.score) & ~np.isfinite(score)
             better = (score < self.score) | unscored
             self.score = np.where(score < self.score, score, self.score)
-        self.at = np.where(better, done, self.at)
+        self.at = np.where(better | (found is None), np.where(stopped, failed_at, done), self.at)
 
         def choose(new, old):
             return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -230,7 +251,7 @@ def _all_finite(tree: PyTree) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-def _as_keys(key: Key) -> tuple[Key, bool]:
+def _as_keys(key: Keys) -> tuple[Keys, bool]:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
     if key.ndim > 1:
@@ -261,4 +282,6 @@ def _bar(steps: int, progress: bool | None):
 def _postfix(losses: np.ndarray, scores: list[dict[str, np.ndarray]]) -> str:
     last = losses[-1]
     text = f"loss {np.median(last[np.isfinite(last)]):.3g}" if np.isfinite(last).any() else "all runs stopped"
-    return text + (f", best score {np.nanmin(scores[-1]['score']):.3g}" if scores else "")
+    found = scores[-1]["score"] if scores else np.array([])
+    known = found[np.isfinite(found)]
+    return text + (f", best score {known.min():.3g}" if known.size else "")

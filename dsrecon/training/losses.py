@@ -25,8 +25,8 @@ def gtf(
 ) -> Loss:
     """Mean squared one-step error along windows under generalized teacher forcing.
 
-    Before each step the state is pulled towards the data as seen (`batch.seen`), `z <- z + alpha (encode(x) - z)`; the error is that of
-    the prediction *before* it is pulled. The model is a `Forced` cell, the batch a `Window`.
+    Before each step the state is pulled towards the data as seen (`batch.seen`), `z <- z + alpha (encode(x) - z)`;
+    the error is that of the prediction *before* it is pulled. The model is a `Forced` cell, the batch a `Window`.
 
     **Arguments:**
 
