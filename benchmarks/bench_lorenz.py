@@ -1,7 +1,7 @@
 """Lorenz-63 reconstructed: how good, and how long it takes.
 
     pip install -e '.[test]'
-    pytest benchmarks/bench_lorenz.py --benchmark-json=benchmarks/results/lorenz.json
+    pytest benchmarks/bench_lorenz.py -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz.json
 
 Each case trains eight runs at once and scores each of them, not the best: `D_stsp` (`min-max`) of 10^4 generated steps
 against 10^5 noise-free true ones, `D_H` against the first 10^4; the floor is the same with true stretches. The time is

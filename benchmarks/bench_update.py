@@ -1,7 +1,7 @@
 """One training update of an AL-RNN (M 20, P 2, T 200, B 16): this package against eager PyTorch and plain JAX.
 
     pip install -e '.[test]' torch
-    pytest benchmarks/bench_update.py --benchmark-json=benchmarks/results/update.json
+    pytest benchmarks/bench_update.py -n 0 --benchmark-enable --benchmark-json=benchmarks/results/update.json
 
 All compute the same loss (checked to 1e-5 first) with RAdam, in float32, on windows drawn from one series. PyTorch
 is eager, the best of one and two threads; "plain" is this package with JAX's own adjoint of the scan and one run at a
@@ -20,7 +20,7 @@ from dsrecon import ALRNN, Forced, IdentityReadout, Sequential
 from dsrecon.training import Window, Windows, fit, gtf, radam
 
 M, P, N, T, B, INTERVAL, RATE = 20, 2, 3, 200, 16, 16, 1e-3
-UPDATES = 500
+UPDATES = 2000
 SERIES = np.random.default_rng(0).normal(size=(100_000, N)).astype(np.float32)
 
 
@@ -94,7 +94,7 @@ def test_equal_loss():
     x = SERIES[: B * (T + 1)].reshape(B, T + 1, N)
     value, _ = gtf(interval=INTERVAL)(start, None, Window(jnp.asarray(x), jnp.asarray(x)), jax.random.key(0))
     eager = Eager(start, 1)
-    theirs = float(eager.loss(eager.torch.tensor(x)))
+    theirs = eager.loss(eager.torch.tensor(x)).item()
     assert abs(float(value) - theirs) < 1e-5 * abs(theirs)
 
 

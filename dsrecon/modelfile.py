@@ -78,8 +78,8 @@ def read_module(path: str | os.PathLike, expected: type) -> Any:
         raise ValueError(f"{path} is damaged: its header lacks a version, a size or a structure.")
     if written > VERSION:
         raise ValueError(
-            f"{path} has version {written} of the model format, written by dsrecon {_writer(header)}: this dsrecon reads "
-            f"up to {VERSION}. Upgrade dsrecon."
+            f"{path} has version {written} of the model format, written by dsrecon {_writer(header)}: this dsrecon "
+            f"reads up to {VERSION}. Upgrade dsrecon."
         )
     if len(body) != size:
         raise ValueError(f"{path} is truncated: {len(body)} bytes of arrays where {size} were written.")
@@ -106,8 +106,8 @@ def _encode(value: Any, arrays: list[np.ndarray], where: str) -> Any:
         cls = type(value)
         if "<locals>" in cls.__qualname__:
             raise ValueError(
-                f"{where} cannot be written to a model file: its class {cls.__qualname__} is defined inside a function: "
-                "no reader could find it. Define it at the top level of a module."
+                f"{where} cannot be written to a model file: its class {cls.__qualname__} is defined inside a "
+                "function: no reader could find it. Define it at the top level of a module."
             )
         fields = {
             f.name: _encode(getattr(value, f.name), arrays, f"{where}.{f.name}") for f in dataclasses.fields(value)
