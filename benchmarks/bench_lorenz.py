@@ -1,11 +1,14 @@
 """Lorenz-63 reconstructed: how good, and how long it takes.
 
     pip install -e '.[test]'
-    pytest benchmarks/bench_lorenz.py -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz.json
+    pytest benchmarks/bench_lorenz.py -k shallow -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz-shallow.json
+    pytest benchmarks/bench_lorenz.py -k AL-RNN -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz-alrnn.json
 
 Each case trains eight runs at once and scores each of them, not the best: `D_stsp` (`min-max`) of 10^4 generated steps
-against 10^5 noise-free true ones, `D_H` against the first 10^4; the floor is the same with true stretches. The time is
-that of training with its validation scores, after compilation.
+against 10^5 noise-free true ones, and `D_H` against each of the ten stretches of 10^4 steps in them, averaged: a single
+stretch may be an odd one (the first of this series, with a laminar phase of ten time units, is .08 from the others).
+The floor is the same with further true stretches. The time is that of training with its validation scores, after
+compilation.
 """
 
 import equinox as eqx
@@ -27,8 +30,8 @@ CASES = {
         cell=lambda key: ClippedShallowPLRNN(3, 50, key=key),
         loss=dict(alpha=0.15),
         windows=dict(length=50, batch=16),
-        rates=(2e-2, 5e-4),
-        updates=8000,
+        rates=(2e-2, 2e-4),
+        updates=12_000,
         noise=0.05,
         limits=dict(d_stsp=0.75, d_h=0.045, seconds=30),
     ),
@@ -38,15 +41,6 @@ CASES = {
         windows=dict(length=200, batch=16, noise=0.05),
         rates=(1e-3, 1e-5),
         updates=100_000,
-        noise=0.0,
-        limits=dict(d_stsp=3.8, d_h=0.12, seconds=360),
-    ),
-    "AL-RNN M20 P2, sparse forcing every 16, a faster road": dict(
-        cell=lambda key: ALRNN(20, 2, key=key),
-        loss=dict(interval=16),
-        windows=dict(length=200, batch=16, noise=0.05),
-        rates=(5e-3, 1e-4),
-        updates=15_000,
         noise=0.0,
         limits=dict(d_stsp=3.8, d_h=0.12, seconds=360),
     ),
@@ -62,6 +56,11 @@ def free_runs(models, start, steps):
     return eqx.filter_vmap(one)(models)
 
 
+def mean_d_h(reference, x):
+    """`D_H` against each stretch of the reference of that length, averaged."""
+    return float(np.mean([d_h(part, x) for part in np.split(reference, len(reference) // len(x))]))
+
+
 def visited(models, i, zs):
     """How many linear regions run `i` visits along its states."""
     cell = jax.tree.map(lambda v: v[i] if eqx.is_array(v) else v, models).cell
@@ -71,7 +70,7 @@ def visited(models, i, zs):
 @pytest.mark.parametrize("name", CASES)
 def test_lorenz(benchmark, name):
     case = CASES[name]
-    truth = simulate(Lorenz63(), STEPS + RUN).values.astype(np.float64)
+    truth = simulate(Lorenz63(), STEPS + 5 * RUN).values.astype(np.float64)
     noise = np.random.default_rng(0).normal(size=truth[:STEPS].shape)
     data = truth[:STEPS] + case["noise"] * truth.std(0) * noise
     mean, sd = data[: STEPS * 4 // 5].mean(0), data[: STEPS * 4 // 5].std(0, ddof=1)
@@ -112,11 +111,15 @@ def test_lorenz(benchmark, name):
     reference = truth[:STEPS]
     scores = {
         "d_stsp": [d_stsp(reference, x) for x in xs],
-        "d_h": [d_h(reference[:RUN], x) for x in xs],
+        "d_h": [mean_d_h(reference, x) for x in xs],
         "outside": [outside(reference, x) for x in xs],
         "regions": [visited(models, i, z) for i, z in enumerate(zs)],
     }
-    floor = {"d_stsp": d_stsp(reference, truth[STEPS:]), "d_h": d_h(reference[:RUN], truth[STEPS:])}
+    others = np.split(truth[STEPS:], 5)
+    floor = {
+        "d_stsp": [d_stsp(reference, x) for x in others],
+        "d_h": [mean_d_h(reference, x) for x in others],
+    }
     benchmark.extra_info |= {
         "case": name,
         "seconds_of_training": history.seconds,

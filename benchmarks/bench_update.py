@@ -20,7 +20,7 @@ from dsrecon import ALRNN, Forced, IdentityReadout, Sequential
 from dsrecon.training import Window, Windows, fit, gtf, radam
 
 M, P, N, T, B, INTERVAL, RATE = 20, 2, 3, 200, 16, 16, 1e-3
-UPDATES = 2000
+UPDATES = 300
 SERIES = np.random.default_rng(0).normal(size=(100_000, N)).astype(np.float32)
 
 
@@ -112,7 +112,7 @@ def test_update(benchmark, name, runs, adjoint, threads):
     train()
     measured = []
     reference = eager_seconds()
-    benchmark.pedantic(lambda: measured.append(train()), rounds=5, iterations=1)
+    benchmark.pedantic(lambda: measured.append(train()), rounds=12, iterations=1)
     each = min(measured) / UPDATES / runs
     benchmark.extra_info |= {
         "case": name,

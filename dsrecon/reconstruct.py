@@ -213,10 +213,10 @@ def _sampler(x, length, batch, noise, key, plan: _Plan) -> Windows:
 
 
 def _optimiser(steps, learning_rate, plan: _Plan):
-    steps = plan.choose("steps", steps, 8000, "validation scores level off there on known systems")
+    steps = plan.choose("steps", steps, 12_000, "validation scores level off there on known systems")
     if steps < 1:
         raise ValueError(f"steps must be at least 1: got {steps}.")
-    rates = plan.choose("learning_rate", learning_rate, (2e-2, 5e-4), "RAdam, exponential decay")
+    rates = plan.choose("learning_rate", learning_rate, (2e-2, 2e-4), "RAdam, exponential decay")
     if len(rates) != 2:
         raise ValueError(f"learning_rate must be (first, last): got {rates}.")
     plan.choose("optimiser", None, "radam", "as in the papers")
