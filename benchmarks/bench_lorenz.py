@@ -1,8 +1,10 @@
-"""Lorenz-63 reconstructed: how good, and how long it takes.
+r"""Lorenz-63 reconstructed: how good, and how long it takes.
 
     pip install -e '.[test]'
-    pytest benchmarks/bench_lorenz.py -k shallow -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz-shallow.json
-    pytest benchmarks/bench_lorenz.py -k AL-RNN -n 0 --benchmark-enable --benchmark-json=benchmarks/results/lorenz-alrnn.json
+    for case in shallow AL-RNN; do
+        pytest benchmarks/bench_lorenz.py -k $case -n 0 --benchmark-enable \
+            --benchmark-json=benchmarks/results/lorenz-$case.json
+    done
 
 Each case trains eight runs at once and scores each of them, not the best: `D_stsp` (`min-max`) of 10^4 generated steps
 against 10^5 noise-free true ones, and `D_H` against each of the ten stretches of 10^4 steps in them, averaged: a single
