@@ -58,7 +58,8 @@ def demo(
     typer.echo(f"Simulating {STEPS:,} steps of {type(known).__name__}, {NOISE:.0%} observation noise ...")
     truth = simulate(known, STEPS)
     observed = simulate(known, STEPS, noise=NOISE, key=jax.random.key(seed))
-    result = reconstruct(observed, key=seed)
+    typer.echo("Reconstructing it from the noisy series alone ...")
+    result = _reconstruct(folder, observed, seed)
     exponents = ", ".join(f"{value:.3g}" for value in known.exponents)
     about = [
         f"{STEPS:,} steps of {type(known).__name__}, {NOISE:.0%} observation noise; scores are against the noise-free "
@@ -80,10 +81,11 @@ def fit_file(
     chosen = [c.strip() for c in columns.split(",") if c.strip()] if columns is not None else None
     try:
         series = read_series(file, columns=chosen, time_step=time_step)
-        folder = _folder(out or Path(f"dsrecon-{file.stem}"))
-        result = reconstruct(series, key=seed)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError) as error:
         _fail(error)
+    folder = _folder(out or Path(f"dsrecon-{file.stem}"))
+    typer.echo(f"Reconstructing {', '.join(series.names)} from {len(series.values):,} samples ...")
+    result = _reconstruct(folder, series, seed)
     about = [f"The series of {file.name}: {len(series.values):,} samples; scores are against the series itself."]
     _write(folder, result, series.to_xarray(), about)
 
@@ -98,6 +100,16 @@ def _folder(path: Path) -> Path:
     except OSError as error:
         _fail(OSError(f"cannot write to the output folder {path}: {error.strerror or error}"))
     return path
+
+
+def _reconstruct(folder: Path, series: Any, seed: int) -> Reconstruction:
+    """The fit with no options; a failure is told in a line, and an output folder that is still empty goes again."""
+    try:
+        return reconstruct(series, key=seed)
+    except (ValueError, RuntimeError) as error:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        _fail(error)
 
 
 def _write(folder: Path, result: Reconstruction, truth: xr.DataArray, about: list[str]) -> None:
@@ -123,6 +135,8 @@ def _write(folder: Path, result: Reconstruction, truth: xr.DataArray, about: lis
     except (ValueError, OSError, RuntimeError) as error:
         _fail(error)
     typer.echo(_scores(table))
+    if table.attrs["warning"]:
+        typer.echo(f"\nWarning: {table.attrs['warning']}")
     if table.attrs["failed"]:
         _fail(RuntimeError(f"the reconstruction has failed: {table.attrs['reason']}. See {folder / 'report.md'}."))
     typer.echo(f"\nWrote {folder}{os.sep}: look at summary.png first, then read report.md.")
@@ -141,9 +155,13 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
     lines = [f"# {cell} for {', '.join(result.names)}", "", *about, ""]
     if table.attrs["failed"]:
         lines += [f"**The reconstruction has failed:** {table.attrs['reason']}.", ""]
+    if table.attrs["warning"]:
+        lines += [f"**Warning:** {table.attrs['warning']}", ""]
     lines += ["![summary](summary.png)", "", "## Scores", ""]
     lines += [
-        "A value is good when it is near its floor: what the truth scores against itself, at that length.",
+        "A distance is good when it is near its floor: what the truth scores against itself, at that length. For "
+        "exponents and the dimension that column holds the standard error, for `pe_n` the error of following the "
+        "nearest neighbour in the data.",
         "",
     ]
     lines += _table(
@@ -159,7 +177,12 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
         [(name, s["value"], s["reason"]) for name, s in result.settings.items()],
     )
     runs = result.runs
-    lines += ["", "## Runs", "", f"Run {runs.attrs['best']} was kept; scores on the validation stretch.", ""]
+    lines += ["", "## Runs", ""]
+    lines += [
+        f"Run {runs.attrs['best']} was kept: it has the smallest score on the validation stretch: `d_stsp` "
+        "and `d_h`, each in units of what another true stretch scores, added up.",
+        "",
+    ]
     names = [n for n in ("alpha", "score", "d_stsp", "d_h", "outside", "loss", "best_at") if n in runs]
     rows = []
     for i in range(runs.sizes["run"]):
@@ -177,7 +200,8 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
     if encoded.sizes["region"] > READABLE:
         lines += [
             "A cell with many gates is faithful rather than readable. For a few regions, to be read as symbols, fit an "
-            "Almost-Linear RNN: `reconstruct(series, lambda key: ALRNN(20, 2, key=key), interval=16)`."
+            "Almost-Linear RNN: `reconstruct(series, lambda key: ALRNN(20, 2, key=key), interval=16, length=200, "
+            "noise=0.05, steps=15_000, learning_rate=(5e-3, 1e-4))`."
         ]
     lines += [""]
     lines += ["## Files", ""]
@@ -186,7 +210,10 @@ def _report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, abou
         [
             ("model.eqx", "the model: `dsrecon.load('model.eqx')`"),
             ("scores.json, scores.nc", "the table of scores"),
-            ("symbols.nc", "symbols, region bits, affine maps, dwell times, transitions"),
+            (
+                "symbols.nc",
+                "symbols, region bits, affine maps, dwell times; transitions up to 1000 regions",
+            ),
             ("graph.graphml", "the transition graph"),
             ("summary.png", "the figure"),
         ],

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dsrecon.series import Series, as_series
+from dsrecon.series import TIME_COLUMNS, Series, as_series
 
-TIME_NAMES = ("time", "t", "date", "datetime", "timestamp")
+TIME_NAMES = ("t", *TIME_COLUMNS)
 """Names under which a column of a CSV file is taken as time (any case)."""
 
 

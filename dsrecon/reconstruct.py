@@ -157,7 +157,8 @@ def _parts(data: Series, validation: float) -> tuple[np.ndarray, np.ndarray]:
         for name, column in zip(data.names, part.T, strict=True):
             if not np.ptp(column) > 1e-12 * max(1.0, np.abs(column).max()):
                 raise ValueError(
-                    f"column {name!r} must vary: it is constant ({column[0]:g}) over the {text} part. Leave it out."
+                    f"column {name!r} must vary: it is constant ({column[0]:g}) over the {text} part. Leave it out "
+                    "(on the command line: --columns)."
                 )
     return train, held
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Inexact
 
@@ -53,11 +55,30 @@ class Reconstruction(eqx.Module):
         return xr.Dataset.from_dict(json.loads(self.record).get("runs", _NO_RUNS))
 
     def start(self, observation: Any = None) -> Inexact[Array, "m"]:
-        """State to begin from at an observation `[n]` in the units of the data (default: `anchor`)."""
+        """State to begin from at an observation `[n]` in the units of the data (default: `anchor`).
+
+        A mapping, a `pandas.Series` or a `DataArray` is read by its names, not by their order.
+        """
+        if isinstance(observation, Mapping | pd.Series | xr.DataArray):
+            observation = self._in_order(observation)
         x = self.anchor if observation is None else np.asarray(observation, np.float64)
         if x.shape != (len(self.names),) or not np.isfinite(x).all():
             raise ValueError(f"start must be {len(self.names)} finite numbers, one for each of {self.names}: got {x}.")
         return self.readout.start(self.scaler.scale(x))
+
+    def _in_order(self, observation: Mapping | pd.Series | xr.DataArray) -> list[Any]:
+        """The values of a labelled observation in the order of the model's variables."""
+        if isinstance(observation, xr.DataArray):
+            if "variable" not in observation.coords:
+                return list(observation.values)
+            observation = observation.to_series()
+        found = [str(k) for k in (observation if isinstance(observation, Mapping) else observation.index)]
+        if set(found) != set(self.names) and found != [str(i) for i in range(len(self.names))]:
+            raise ValueError(f"start must name the variables {self.names}: got {tuple(found)}.")
+        values = dict(
+            zip(found, observation.values() if isinstance(observation, Mapping) else observation, strict=True)
+        )
+        return [values[n] for n in self.names] if set(found) == set(self.names) else list(values.values())
 
     def free_run(self, steps: int, *, start: Any = None, discard: int = 0, throw: bool = True) -> Trajectory:
         """The latent trajectory of `discard + steps` free steps from an observation; see `simulate`."""

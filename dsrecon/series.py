@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+TIME_COLUMNS = ("time", "date", "datetime", "timestamp")
+"""Names (any case) that are taken for time, not for a variable."""
+
 
 class Clock(eqx.Module):
     """Equidistant times: `origin + k * time_step`.
@@ -142,12 +145,17 @@ def _from_pandas(data: pd.Series | pd.DataFrame):
     frame = data.to_frame() if isinstance(data, pd.Series) else data
     for name, dtype in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
-            bad = frame[name].iloc[0] if len(frame) else ""
+            row, bad = _first_word(frame[name].tolist())
             raise ValueError(
-                f"column {str(name)!r} must hold numbers: got {dtype} (first value {bad!r}). "
-                "Choose the columns to fit, or convert it."
+                f"column {str(name)!r} must hold numbers: got {dtype} ({bad!r} at row {row}). "
+                "Convert it, or choose the columns to fit (on the command line: --columns)."
             )
     index = frame.index
+    looks = [str(c) for c in frame.columns if str(c).lower() in TIME_COLUMNS]
+    if looks and isinstance(index, pd.RangeIndex):
+        raise ValueError(
+            f"column {looks[0]!r} looks like the time, not a variable: use data.set_index({looks[0]!r}), or rename it."
+        )
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()
     zone = getattr(index, "tz", None)
@@ -158,6 +166,16 @@ def _from_pandas(data: pd.Series | pd.DataFrame):
     unnamed = isinstance(frame.columns, pd.RangeIndex) or (isinstance(data, pd.Series) and data.name is None)
     found = None if unnamed else [str(c) for c in frame.columns]
     return values, None if plain else index.to_numpy(), found, None, ""
+
+
+def _first_word(values: list[Any]) -> tuple[int, Any]:
+    """Row and value of the first entry that is no real number (the first entry where all are, read as text)."""
+    for row, value in enumerate(values):
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            return row, value
+    return 0, values[0] if values else ""
 
 
 def _names(given: Sequence[str] | None, found: list[str] | None, count: int) -> tuple[str, ...]:
@@ -209,12 +227,13 @@ def _clock(times: np.ndarray, unit: str) -> Clock:
             )
     step = float((seconds[-1] - seconds[0]) / (len(seconds) - 1))
     rounding = 0.0 if dates else 4 * np.spacing(np.abs(times).max().astype(times.dtype))
-    uneven = np.abs(gaps - step) > 1e-3 * step + float(rounding)
+    usual = float(np.median(gaps))
+    uneven = np.abs(gaps - usual) > 1e-3 * usual + float(rounding)
     if uneven.any():
-        i = int(np.argmax(uneven)) + 1
+        i = int(np.argmax(np.abs(gaps - usual))) + 1
         raise ValueError(
-            f"times must be equidistant: the step before row {i} is {gaps[i - 1]:.6g} where the mean is "
-            f"{step:.6g}. Resample the series first."
+            f"times must be equidistant: the step before row {i} is {gaps[i - 1]:.6g} where the usual one is "
+            f"{usual:.6g}. Resample the series, or cut it there."
         )
     step = float(np.round(step, 12 - int(np.floor(np.log10(step))))) if step > 0 else step
     return Clock(step, str(times[0]) if dates else float(times[0]), "datetime" if dates else unit)

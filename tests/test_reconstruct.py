@@ -271,3 +271,34 @@ def test_the_package_names_what_a_newcomer_needs():
         "evolve",
     ):
         assert hasattr(dsrecon, name)
+
+
+def test_a_labelled_start_is_read_by_its_names(fitted, truth):
+    wanted = fitted.simulate(3, start=[1.0, 2.0, 20.0])
+    for start in (
+        {"z": 20.0, "x": 1.0, "y": 2.0},
+        pd.Series([20.0, 1.0, 2.0], index=["z", "x", "y"]),
+        xr.DataArray([20.0, 2.0, 1.0], dims="variable", coords={"variable": ["z", "y", "x"]}),
+    ):
+        xr.testing.assert_identical(fitted.simulate(3, start=start), wanted)
+    with pytest.raises(ValueError, match=r"start must name the variables \('x', 'y', 'z'\): got \('u',\)"):
+        fitted.simulate(3, start={"u": 1.0})
+
+
+def test_a_poor_reconstruction_says_so(truth):
+    poor = reconstruct(truth[:1500], small, runs=1, steps=3, length=5, alpha=0.5, key=0)
+    warning = score(poor, truth, steps=2000).attrs["warning"]
+    assert "times its floor: the attractor is not well reproduced" in warning
+
+
+def test_a_failed_fit_leaves_no_empty_folder(tmp_path):
+    pd.DataFrame({"u": np.sin(np.arange(50.0))}).to_csv(tmp_path / "short.csv", index=False)
+    done = CliRunner().invoke(cli.app, ["fit", str(tmp_path / "short.csv"), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert "too short: 50 samples" in done.output
+    assert not (tmp_path / "run").exists()
+    done = CliRunner().invoke(
+        cli.app, ["fit", str(tmp_path / "short.csv"), "--out", str(tmp_path / "short.csv" / "run")]
+    )
+    assert done.exit_code == 1
+    assert "dsrecon: 1" not in done.output

@@ -151,7 +151,7 @@ def dataset(**columns):
         (dataset(b=pd.array([1, 2, None, 4, 5, 6], "Int64")), r"'b' is nan at row 2"),
         (
             dataset(b=list("pqrstu")),
-            r"column 'b' must hold numbers: got .*first value 'p'.*Choose the columns",
+            r"column 'b' must hold numbers: got .*'p' at row 0.*choose the columns",
         ),
         (dataset(b=["1.0"] * 6), r"column 'b' must hold numbers"),
         (dataset(b=DATES), r"column 'b' must hold numbers: got datetime64"),
@@ -174,7 +174,7 @@ def dataset(**columns):
         (frame(DATES[::-1]), r"they go back at row 1"),
         (
             frame([0.0, 1, 2, 3.5, 4, 5]),
-            r"equidistant: the step before row 3 is 1\.5 where the mean is 1\. Res",
+            r"equidistant: the step before row 3 is 1\.5 where the usual one is 1\. Res",
         ),
         (frame(DATES[[0, 1, 2, 3, 5, 5]][:5].append(DATES[5:] + DATES.freq)), r"must be equidistant"),
         (frame(pd.date_range("2020-01-31", periods=6, freq="ME")), r"must be equidistant"),
@@ -248,3 +248,19 @@ def test_the_callers_data_are_left_alone():
     before = data.copy()
     as_series(data)
     pd.testing.assert_frame_equal(data, before)
+
+
+def test_a_column_that_looks_like_time_is_not_taken_for_a_variable():
+    frame = pd.DataFrame({"time": np.arange(5.0), "u": np.arange(5.0) ** 2})
+    with pytest.raises(ValueError, match=r"column 'time' looks like the time.*set_index\('time'\)"):
+        as_series(frame)
+    assert as_series(frame.set_index("time")).names == ("u",)
+
+
+def test_the_culprits_are_named_and_not_their_neighbours():
+    frame = pd.DataFrame({"u": ["1.5", "2.5", "n/a?", "3.5"]})
+    with pytest.raises(ValueError, match=r"'n/a\?' at row 2"):
+        as_series(frame)
+    times = np.delete(0.1 * np.arange(30), slice(12, 15))
+    with pytest.raises(ValueError, match=r"before row 12 is 0\.4 where the usual one is 0\.1"):
+        as_series(pd.DataFrame({"u": times}, index=times))

@@ -15,7 +15,7 @@ def prediction_error(reconstruction: Reconstruction, true: Series, *, steps: int
     """PE(n): mean squared error of forecasts `n` steps ahead, `mean_i,c ((x_{i+n} - xhat_{i+n}) / sd)^2`.
 
     Starts `i` are spread evenly over the truth; the state at each is synchronised to the truth before it by full
-    forcing. Errors are in standard deviations of the truth's channels, so 2 is what an unrelated point scores.
+    forcing. Errors are in units of the truth's standard deviations, squared, so 2 is what an unrelated point scores.
 
     **Arguments:** `true`: a series of the model's variables; `steps` n; `starts`: how many at most.
 
@@ -37,8 +37,8 @@ def prediction_error(reconstruction: Reconstruction, true: Series, *, steps: int
 def analogue_error(reference: np.ndarray, true: np.ndarray, *, steps: int = 20, starts: int = 500) -> float:
     """PE(n) of the data themselves: each start of `true` `[t, n]` is forecast by its nearest neighbour in `reference`.
 
-    What the data can say of their own future without a model (Lorenz 1969, the method of analogues); in standard
-    deviations of `true`, as `prediction_error`.
+    What the data can say of their own future without a model (Lorenz 1969, the method of analogues); in the
+    units of `prediction_error`.
     """
     if min(len(reference), len(true)) <= steps:
         raise ValueError(f"both series must be longer than steps={steps}: got {len(reference)} and {len(true)}.")

@@ -14,6 +14,7 @@ from dsrecon.series import as_series
 AHEAD = (1, 20)
 STRETCHES = 5
 SHORTEST = 200
+FAR = 3.0  # times its floor, from where a distance is remarked on
 
 
 def score(reconstruction: Reconstruction, truth: Any, *, steps: int | None = None, starts: int = 16) -> xr.Dataset:
@@ -27,8 +28,9 @@ def score(reconstruction: Reconstruction, truth: Any, *, steps: int | None = Non
     (default: 10,000, or half of the truth); `starts` of the exponents.
 
     **Returns:** `Dataset` along `measure` with `value`, `floor`, `definition`, `length` (steps compared), and the
-    attributes `failed` (0 or 1: the run is not finite or has left the range for more than 1 % of its points; its
-    distances mean nothing then) and `reason`. Measures: `d_stsp`, `d_stsp_padded`, `d_stsp_two_sigma` (up to five
+    attributes `warning` (words, where a distance is above three times its floor), `failed` (0 or 1: the run is not
+    finite or has left the range for more than 1 % of its points; its distances mean nothing then) and `reason`.
+    Measures: `d_stsp`, `d_stsp_padded`, `d_stsp_two_sigma` (up to five
     variables), `d_h`, `outside`, `pe_1`, `pe_20`, `lyapunov_max`, `lyapunov_sum`, `kaplan_yorke`.
 
     **Raises:** `ValueError` for other variables, a truth that is too short or does not vary, or `steps` above half of
@@ -48,7 +50,7 @@ def score(reconstruction: Reconstruction, truth: Any, *, steps: int | None = Non
     rows = _distances(true, run, length)
     for n in AHEAD:
         floor = analogue_error(true[:-length], true[-length:], steps=n)
-        text = f"mean squared error {n} steps ahead, in standard deviations; floor: nearest neighbour in the data"
+        text = f"error of nearest neighbours as floor; mean squared error {n} steps ahead, in variances of the truth"
         rows[f"pe_{n}"] = (prediction_error(reconstruction, series, steps=n), floor, text, len(true))
     rows |= _exponents(reconstruction, series, starts)
     reason = failure(true, run)
@@ -62,7 +64,7 @@ def score(reconstruction: Reconstruction, truth: Any, *, steps: int | None = Non
             "length": ("measure", np.array(lengths, int)),
         },
         coords={"measure": names},
-        attrs={"failed": int(bool(reason)), "reason": reason},
+        attrs={"failed": int(bool(reason)), "reason": reason, "warning": _warning(rows)},
     )
 
 
@@ -160,22 +162,22 @@ def _exponents(reconstruction: Reconstruction, series: Any, starts: int) -> dict
     )
     unit = reconstruction.clock.unit or "unit of time"
     unit = "second" if unit == "datetime" else unit
-    text = f"per {unit}; {starts} starts; floor: standard error"
+    text = f"standard error as floor; per {unit}, {starts} starts"
     length = starts * steps
     dimension = kaplan_yorke(mean) if np.isfinite(mean).all() else float("nan")
     spread = _dimension_error(mean, error) if np.isfinite(mean).all() else float("nan")
     return {
-        "lyapunov_max": (mean[0], error[0], f"largest exponent of the model, {text}", length),
+        "lyapunov_max": (mean[0], error[0], f"largest exponent; {text}", length),
         "lyapunov_sum": (
             mean.sum(),
             np.sqrt((error**2).sum()),
-            f"sum of all {size} exponents, {text}",
+            f"sum of {size} exponents; {text}",
             length,
         ),
         "kaplan_yorke": (
             dimension,
             spread,
-            "Kaplan-Yorke dimension of the model; floor: standard error",
+            "Kaplan-Yorke dimension; standard error as floor",
             length,
         ),
     }
@@ -185,6 +187,20 @@ def _dimension_error(mean: np.ndarray, error: np.ndarray) -> float:
     """Standard error of the dimension, by moving each exponent by its own."""
     moved = [kaplan_yorke(np.sort(mean + step)[::-1]) for step in np.diag(error)]
     return float(np.sqrt(((np.array(moved) - kaplan_yorke(mean)) ** 2).sum()))
+
+
+def _warning(rows: dict[str, tuple]) -> str:
+    """What a reader must not overlook: distances far from what a perfect model scores."""
+    far = [
+        f"{name} is {value / floor:.1f} times its floor"
+        for name, (value, floor, *_) in rows.items()
+        if name in ("d_stsp", "d_h") and value > FAR * floor
+    ]
+    if not far:
+        return ""
+    return (
+        f"{' and '.join(far)}: the attractor is not well reproduced. Try more updates, another alpha or another cell."
+    )
 
 
 def _plain(value: float) -> float | None:
