@@ -32,11 +32,6 @@ class Clock(eqx.Module):
             return np.datetime64(self.origin, "ns") + nanoseconds
         return self.origin + k * self.time_step
 
-    def shifted(self, steps: int) -> "Clock":
-        """The same clock with its sample 0 moved `steps` samples on."""
-        origin = self.times(1, steps)[0]
-        return Clock(self.time_step, str(origin) if isinstance(self.origin, str) else float(origin), self.unit)
-
 
 class Series(NamedTuple):
     """A series on the host: `values` `[t, n]` float64, `names` of the `n` variables, `clock`, `units` of each."""

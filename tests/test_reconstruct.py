@@ -27,7 +27,7 @@ def truth():
 @pytest.fixture(scope="module")
 def fitted(truth):
     with jax.numpy_dtype_promotion("standard"):
-        return reconstruct(truth, runs=4, steps=600, key=3)
+        return reconstruct(truth, runs=4, steps=2000, key=3)
 
 
 def small(key):
@@ -49,7 +49,7 @@ def test_a_series_alone_is_enough_and_every_choice_has_a_reason(fitted):
     }
     assert wanted <= set(fitted.settings)
     assert all(s["reason"] for s in fitted.settings.values())
-    assert fitted.settings["steps"] == {"value": 600, "reason": "given"}
+    assert fitted.settings["steps"] == {"value": 2000, "reason": "given"}
     assert "validation decides" in fitted.settings["alpha"]["reason"]
 
 
@@ -61,11 +61,13 @@ def test_the_table_of_runs_holds_every_run_and_the_best_was_kept(fitted):
     assert fitted.settings["alpha"]["value"] == pytest.approx(float(runs["alpha"][runs.attrs["best"]]))
 
 
-def test_even_a_short_fit_is_an_attractor_and_not_a_point(fitted, truth):
+def test_a_short_fit_is_an_attractor_and_not_a_point(fitted, truth):
     table = score(fitted, truth, steps=3000)
     assert not table.attrs["failed"]
     row = table.sel(measure="d_stsp")
-    assert float(row["value"]) < 12  # a fixed point scores about 14, noise about 6 on this stretch
+    assert (
+        float(row["value"]) < 11
+    )  # measured here: a fixed point 13.1, a cycle 12.7, uniform noise 11.9, the truth 1.7
     assert float(table.sel(measure="pe_1")["value"]) < 0.05
 
 

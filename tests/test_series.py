@@ -105,13 +105,11 @@ def test_labels():
 def test_clock_arithmetic():
     clock = Clock(0.25, 1.0, "s")
     assert clock.times(3, 2).tolist() == [1.5, 1.75, 2.0]
-    assert clock.shifted(4) == Clock(0.25, 2.0, "s")
     dates = Clock(60.0, "2020-01-01T00:00:00", "datetime")
     assert dates.times(2, 3).astype(str).tolist() == [
         "2020-01-01T00:03:00.000000000",
         "2020-01-01T00:04:00.000000000",
     ]
-    assert np.array_equal(dates.shifted(5).times(3), dates.times(3, 5))
     # no drift over a long record of a step that is no binary number
     assert Clock(0.01).times(1, 10_000_000)[0] == 1e5
     third = Clock(1 / 3, "2020-01-01", "datetime").times(1, 3 * 10**6)[0]
