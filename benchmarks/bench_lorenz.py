@@ -21,7 +21,7 @@ import pytest
 
 from dsrecon import ALRNN, ClippedShallowPLRNN, Forced, IdentityReadout, evolve, simulate
 from dsrecon.measures import d_h, d_stsp, outside
-from dsrecon.measures.score import floors, rank
+from dsrecon.measures.rank import floors, rank
 from dsrecon.systems import Lorenz63
 from dsrecon.training import Windows, fit, gtf, radam
 

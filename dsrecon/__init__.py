@@ -3,6 +3,7 @@
 Begin with `reconstruct(series)`; what it returns is a `Reconstruction`.
 """
 
+from dsrecon import datasets as datasets
 from dsrecon import measures as measures
 from dsrecon import models as models
 from dsrecon import symbolic as symbolic
@@ -13,6 +14,7 @@ from dsrecon._results import Trajectory as Trajectory
 from dsrecon.cell import AbstractCell as AbstractCell
 from dsrecon.cell import AbstractPWLCell as AbstractPWLCell
 from dsrecon.data import read_series as read_series
+from dsrecon.embedding import Embedding as Embedding
 from dsrecon.evolve import AbstractSolver as AbstractSolver
 from dsrecon.evolve import Sequential as Sequential
 from dsrecon.evolve import evolve as evolve
@@ -22,12 +24,16 @@ from dsrecon.models import ClippedShallowPLRNN as ClippedShallowPLRNN
 from dsrecon.readout import AbstractReadout as AbstractReadout
 from dsrecon.readout import Forced as Forced
 from dsrecon.readout import Forcing as Forcing
+from dsrecon.readout import GeneralisedReadout as GeneralisedReadout
+from dsrecon.readout import HaemodynamicReadout as HaemodynamicReadout
 from dsrecon.readout import IdentityReadout as IdentityReadout
+from dsrecon.readout import LinearReadout as LinearReadout
 from dsrecon.reconstruct import reconstruct as reconstruct
 from dsrecon.reconstruction import Reconstruction as Reconstruction
 from dsrecon.reconstruction import load as load
 from dsrecon.scaler import Scaler as Scaler
 from dsrecon.series import Series as Series
 from dsrecon.series import as_series as as_series
+from dsrecon.series import as_trials as as_trials
 from dsrecon.symbolic import encode as encode
 from dsrecon.systems import simulate as simulate

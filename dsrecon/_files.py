@@ -11,7 +11,8 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` at the end, removed when anything is raised.
 
-    **Raises:** `OSError` that names the path when its folder does not exist, is no folder or cannot be written.
+    **Raises:** `OSError` that names the path when its folder does not exist, is no folder or cannot be written, and
+    when the disk fills up on the way.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -25,5 +26,16 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk names no file, or the temporary one
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, content: bytes) -> Path:
+    """Write a file atomically, from memory. **Raises** `OSError` as `replacing`, and leaves nothing then."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)

@@ -15,16 +15,22 @@ TIME_NAMES = ("t", *TIME_COLUMNS)
 
 
 def read_series(
-    path: str | os.PathLike, *, columns: Sequence[str] | None = None, time_step: float | None = None
+    path: str | os.PathLike,
+    *,
+    columns: Sequence[str] | None = None,
+    time_step: float | None = None,
+    resample: float | None = None,
 ) -> Series:
     """A series from a file, checked as `as_series` does.
 
     **Arguments:**
 
-    - `path`: `.csv` (a header line; a column named time, t, date, datetime or timestamp is time), `.nc` (variables
-      along `time`, or one of `[time, variable]`), or `.npy` (`[time]` or `[time, variable]`).
+    - `path`: `.csv` (a header line; separated by commas, semicolons or tabs, whichever the header has most of; decimal
+      commas are read beside semicolons; an empty cell is missing; a column named time, t, date, datetime or timestamp
+      is time), `.nc` (variables along `time`, or one of `[time, variable]`), or `.npy` (`[time]` or
+      `[time, variable]`).
     - `columns`: variables to take, by name (of a `.npy` file: `x0`, `x1`, ...); all by default.
-    - `time_step`: time between samples, where the file has no times.
+    - `time_step`: time between samples, where the file has no times; `resample`: as in `as_series`.
 
     **Raises:** `FileNotFoundError`; `ValueError` for another kind of file, an unknown or empty choice of columns,
     a file that cannot be read as its ending says, and all that `as_series` refuses.
@@ -37,7 +43,7 @@ def read_series(
         raise ValueError(f"{path.name} must end in one of {', '.join(readers)}: got {path.suffix or 'no ending'!r}.")
     if columns is not None and not columns:
         raise ValueError("columns must name at least one column: got none.")
-    return as_series(readers[path.suffix.lower()](path, columns), time_step=time_step)
+    return as_series(readers[path.suffix.lower()](path, columns), time_step=time_step, resample=resample)
 
 
 def _chosen(found: Sequence[str], columns: Sequence[str] | None, path: Path) -> list[str]:
@@ -49,7 +55,11 @@ def _chosen(found: Sequence[str], columns: Sequence[str] | None, path: Path) -> 
 
 def _csv(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, skipinitialspace=True)
+        with open(path, encoding="utf-8-sig") as file:
+            head, first = file.readline(), file.readline()
+        separator = max(",;\t", key=head.count)
+        decimal = "," if separator == ";" and "," in first and "." not in first else "."
+        frame = pd.read_csv(path, sep=separator, decimal=decimal, skipinitialspace=True, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as CSV: {error}") from error
     frame.columns = [str(c) for c in frame.columns]

@@ -16,10 +16,17 @@ class Scaler(eqx.Module):
     std: np.ndarray
 
     @staticmethod
-    def fit(values: np.ndarray) -> "Scaler":
-        """Mean and sample standard deviation of `[t, n]`: pass the training part only."""
+    def fit(values: np.ndarray, plain: tuple[bool, ...] | None = None) -> "Scaler":
+        """Mean and sample standard deviation of what is observed of `[t, n]`: pass the training part only.
+
+        **Arguments:** `values`: NaN is missing; `plain`: channels left in their own units (mean 0, standard deviation
+        1), as counts must be.
+        """
         values = np.asarray(values, np.float64)
-        return Scaler(values.mean(0), values.std(0, ddof=1))
+        mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0, ddof=1)
+        if plain is not None:
+            mean, std = np.where(plain, 0.0, mean), np.where(plain, 1.0, std)
+        return Scaler(mean, std)
 
     def scale(self, values: np.ndarray) -> Float[Array, "*t n"]:
         """Units of the data to units of the model, as a JAX array of the default float type."""

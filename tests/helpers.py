@@ -14,8 +14,16 @@ from jaxtyping import Array
 from dsrecon.cell import AbstractCell, AbstractPWLCell
 from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.models import ALRNN, ClippedShallowPLRNN
-from dsrecon.readout import AbstractReadout, Forced, Forcing, IdentityReadout
-from dsrecon.systems import MapCell, ODECell
+from dsrecon.readout import (
+    AbstractReadout,
+    Forced,
+    Forcing,
+    GeneralisedReadout,
+    HaemodynamicReadout,
+    IdentityReadout,
+    LinearReadout,
+)
+from dsrecon.systems import Baker, Lozi, MapCell, ODECell, SkewTent, Tent
 
 
 class CellRow(NamedTuple):
@@ -87,11 +95,19 @@ CELLS = [
         lambda key: Forced(ALRNN(4, 2, input_size=2, key=key), IdentityReadout(2, 4, key=key)),
         forcing,
     ),
+    CellRow("lozi", lambda key: jax.tree.map(jnp.asarray, Lozi())),
+    CellRow("tent", lambda key: jax.tree.map(jnp.asarray, Tent())),
+    CellRow("skew-tent", lambda key: jax.tree.map(jnp.asarray, SkewTent())),
+    CellRow("baker", lambda key: jax.tree.map(jnp.asarray, Baker(alpha=0.7))),
 ]
 
 READOUTS = [
     ReadoutRow("identity", lambda key: IdentityReadout(3, 3, key=key)),
     ReadoutRow("identity-hidden", lambda key: IdentityReadout(2, 5, key=key)),
+    ReadoutRow("linear", lambda key: LinearReadout(3, 3, key=key)),
+    ReadoutRow("linear-hidden", lambda key: LinearReadout(2, 5, key=key)),
+    ReadoutRow("generalised", lambda key: GeneralisedReadout(("poisson", "gaussian", "bernoulli"), 4, key=key)),
+    ReadoutRow("haemodynamic", lambda key: HaemodynamicReadout(2, 4, time_step=2.0, key=key)),
 ]
 
 SOLVERS = [

@@ -8,6 +8,7 @@ import pytest
 
 from dsrecon.measures import attractor
 from dsrecon.measures.attractor import bins_of, d_h, d_stsp, outside, smoothed_spectrum
+from dsrecon.measures.mixture import d_stsp_mixture
 
 DEFINITIONS = attractor.DEFINITIONS
 EPS = attractor.SMOOTHING
@@ -45,6 +46,15 @@ def test_state_space_divergence_is_that_of_the_reference(reference, case, defini
 def test_spectral_distance_is_that_of_the_reference(reference, case):
     true, generated = (reference[k].astype(np.float64) for k in ("true", f"{case}/generated"))
     assert d_h(true, generated) == pytest.approx(reference[f"{case}/d_h"], rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mixture_divergence_is_that_of_the_reference(reference, case, float32):
+    # other draws, so equal within three standard errors of the difference
+    found = d_stsp_mixture(reference["true"], reference[f"{case}/generated"])
+    wanted, error = reference[f"{case}/d_stsp_mixture"], reference[f"{case}/d_stsp_mixture_standard_error"]
+    assert found.value == pytest.approx(float(wanted), abs=3 * np.hypot(error, found.standard_error))
+    assert found.standard_error == pytest.approx(float(error), rel=0.1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -220,13 +230,14 @@ FLAT = np.stack([X[:, 0], np.full(50, 2.0)], axis=1)
         (lambda: d_stsp(X[:, 0], X), r"true must have shape \[time, variable\]: got \(50,\)"),
         (lambda: d_stsp(X, X[:, 0]), r"generated must have shape \[time, variable\]: got \(50,\)"),
         (lambda: d_stsp(X[:0], X), r"true must have shape .* got \(0, 2\)"),
-        (lambda: d_stsp(np.where(X > 2, np.nan, X) * np.nan, X), r"true must be finite"),
+        (lambda: d_stsp(np.where(X > 1, np.inf, X), X), r"true must be finite where it is observed.*infinity"),
+        (lambda: d_stsp(X * np.nan, X), r"true must be observed in every channel: channel 0 is all NaN"),
         (lambda: d_stsp(X, X[:, :1]), r"must have the same variables: got 2 and 1"),
         (lambda: d_h(X, X[:-1]), r"must have equal length: got 50 and 49"),
         (lambda: d_h(X, X[:, :1]), r"must have the same variables: got 2 and 1"),
         (lambda: d_h(X * np.inf, X), r"true must be finite"),
         (lambda: outside(X, X[:, :1]), r"must have the same variables: got 2 and 1"),
-        (lambda: outside(X * np.nan, X), r"true must be finite"),
+        (lambda: outside(X * np.nan, X), r"true must be observed in every channel: channel 0 is all NaN"),
     ],
 )
 def test_bad_input_is_refused(call, message):

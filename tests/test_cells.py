@@ -9,7 +9,7 @@ from helpers import CELLS, PWL_CELLS, READOUTS, inputs, instance, named, states,
 
 from dsrecon.cell import dense_jacobian
 from dsrecon.models import ALRNN, ClippedShallowPLRNN
-from dsrecon.readout import Forced, Forcing, IdentityReadout
+from dsrecon.readout import Forced, Forcing, GeneralisedReadout, IdentityReadout
 
 KEY = jax.random.key(7)
 
@@ -169,18 +169,48 @@ def test_members_may_differ_in_what_is_rectified():
 
 
 @pytest.mark.parametrize("row", READOUTS, ids=named)
-def test_laws_of_readouts(row):
-    readout = row.make(KEY)
-    z = jax.random.normal(KEY, (readout.state_size,))
-    x = jax.random.normal(KEY, (readout.observed_size,))
-    one = jnp.arange(readout.observed_size) == 0
-    same(readout.decode(readout.encode(x, z)), x)
-    same(readout.decode(readout.start(x)), x)
-    assert readout.start(x).shape == z.shape
-    same(readout.encode(readout.decode(z), z), z)
-    same(readout.encode(x, z, ~one & one), z)
-    same(readout.encode(x, z, one | ~one), readout.encode(x, z))
-    same(readout.decode(readout.encode(x, z, one)), jnp.where(one, x, readout.decode(z)))
+def test_imposing_an_observation(row):
+    readout = stirred(row.make(KEY))
+    n = readout.observed_size
+    encode, decode, start = (eqx.filter_jit(f) for f in (readout.encode, readout.decode, readout.start))
+    z, other = jax.random.normal(KEY, (2, readout.state_size))
+    xs = jax.random.bernoulli(KEY, shape=(6, n)).astype(float)
+    x = readout.targets(xs)[2]
+    one = jnp.arange(n) == 0
+    imposed = encode(x, z)
+    same(decode(imposed), decode(encode(x, other)))
+    same(decode(imposed), decode(start(x)))
+    same(encode(x, imposed), imposed)
+    assert start(x).shape == z.shape
+    same(encode(x, z, ~one & one), z)
+    same(encode(x, z, one | ~one), imposed)
+    partly = encode(x, z, one)
+    same(decode(partly)[0], decode(imposed)[0])
+    same(encode(x, partly, one), partly)
+    assert jnp.array_equal(encode(x.at[1:].set(1e9), z, one), partly)
+    if isinstance(readout, GeneralisedReadout):
+        return  # what is imposed is not what is decoded, but its link
+    same(decode(imposed), x)
+    same(encode(decode(z), z), z)
+    if isinstance(readout, IdentityReadout):
+        same(decode(partly), jnp.where(one, x, decode(z)))
+
+
+@pytest.mark.parametrize("row", READOUTS, ids=named)
+def test_what_is_observed_along_a_run(row):
+    readout = stirred(row.make(KEY))
+    observe = eqx.filter_jit(readout.observe)
+    memory, steps = readout.memory, readout.memory + 6
+    zs = jax.random.normal(KEY, (steps, readout.state_size))
+    xs = observe(zs)
+    assert xs.shape == readout.targets(xs).shape == readout.misfit(zs, xs).shape == (steps, readout.observed_size)
+    same(observe(zs[:4]), xs[:4])
+    assert jnp.array_equal(observe(zs.at[0].add(1.0))[memory + 1 :], xs[memory + 1 :])
+    held = jnp.broadcast_to(zs[0], (steps, readout.state_size))
+    same(observe(held), jnp.broadcast_to(readout.decode(zs[0]), xs.shape))
+    # the expected score is zero: what is expected fits best
+    flat = jax.jit(jax.grad(lambda zs: readout.misfit(zs, xs).sum()))(zs)
+    np.testing.assert_allclose(flat, 0, atol=1e-13)
 
 
 @pytest.fixture(scope="module")

@@ -79,3 +79,23 @@ def test_bad_files_are_named(tmp_path, table):
     (tmp_path / "when.csv").write_text("time,u\nmonday,1.0\ntuesday,2.0\n")
     with pytest.raises(ValueError, match="column 'time' must hold numbers or dates"):
         read_series(tmp_path / "when.csv")
+
+
+@pytest.mark.parametrize("separator, decimal", [(",", "."), (";", "."), (";", ","), ("\t", ".")])
+def test_csv_of_other_separators_and_decimals(table, tmp_path, separator, decimal):
+    _, frame = table
+    frame.to_csv(tmp_path / "d.csv", index=False, sep=separator, decimal=decimal)
+    series = read_series(tmp_path / "d.csv")
+    assert series.names == ("u", "v") and series.clock.time_step == 0.5
+    np.testing.assert_allclose(series.values, frame[["u", "v"]].to_numpy(), rtol=1e-15)
+
+
+def test_empty_cells_are_missing_and_lost_rows_come_back_by_resampling(table, tmp_path):
+    _, frame = table
+    frame.loc[3, "u"] = np.nan
+    frame.drop(index=[7, 8]).to_csv(tmp_path / "e.csv", index=False)
+    with pytest.raises(ValueError, match="equidistant"):
+        read_series(tmp_path / "e.csv")
+    values = read_series(tmp_path / "e.csv", resample=0.5).values
+    assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [3, 7, 8]
+    assert np.flatnonzero(np.isnan(values[:, 1])).tolist() == [7, 8]

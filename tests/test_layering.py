@@ -27,6 +27,7 @@ LAYERS = (
         "forecaster",
         "series",
         "scaler",
+        "embedding",
         "modelfile",
         "reconstruction",
     ),
@@ -43,6 +44,7 @@ DOORS = {
     "mpl_toolkits": {"plot"},
     "diffrax": {"systems"},
     "networkx": {"symbolic"},
+    "pooch": {"datasets"},
 }
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 MAY_PRINT = {"cli"}

@@ -1,3 +1,4 @@
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,23 @@ import pytest
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.measures import kaplan_yorke, lyapunov_mean, lyapunov_spectrum
 from dsrecon.readout import Forced, Forcing, IdentityReadout
-from dsrecon.systems import Henon, Logistic, Lorenz63, MapCell, ODECell, Roessler
+from dsrecon.systems import (
+    Baker,
+    Chua,
+    Henon,
+    HindmarshRose,
+    KuramotoSivashinsky,
+    Logistic,
+    Lorenz63,
+    Lorenz96,
+    Lozi,
+    MackeyGlass,
+    MapCell,
+    ODECell,
+    Roessler,
+    SkewTent,
+    Tent,
+)
 
 # name: system, time step, steps between orthogonalisations
 SYSTEMS = {
@@ -60,6 +77,86 @@ def test_kaplan_yorke_of_the_attractors(measured):
     assert abs(kaplan_yorke(measured["roessler"].mean) - 2.013) < 0.001
     assert abs(kaplan_yorke(measured["henon"].mean) - 1.258) < 0.002
     assert kaplan_yorke(measured["logistic"].mean) == 1.0
+
+
+# system, time step, steps in it, units of time from each of the starts, starts, steps between orthogonalisations
+LARGER = {
+    "lorenz-96": (Lorenz96(), 0.05, 1, 400, 16, 5),
+    "chua": (Chua(), 0.05, 4, 2000, 16, 10),
+    "hindmarsh-rose": (HindmarshRose(), 0.1, 1, 10_000, 16, 10),
+}
+
+
+def off(mean, known):
+    """How far from what is known, in parts of it, or of the largest where that is zero."""
+    mean, known = np.asarray(mean), np.asarray(known)
+    return np.abs(mean - known) / np.where(np.abs(known) > 0.1 * known[0], np.abs(known), known[0])
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_exponents_of_larger_flows(name):
+    system, dt, substeps, time, count, every = LARGER[name]
+    cell = ODECell(system, dt, system.dimension, substeps, diffrax.Tsit5())
+    starts = jnp.asarray([system.start]) + 0.05 * jax.random.normal(jax.random.key(0), (count, system.dimension))
+    mean, error = lyapunov_mean(
+        cell, starts, steps=round(time / dt), dt=dt, discard=round(max(50, time / 20) / dt), every=every
+    )
+    assert np.all(off(mean, system.exponents) < 0.03)
+    assert error[0] < 0.02 * mean[0]
+    if name == "lorenz-96":
+        # contraction is exact at every point: what is left is the error of Tsit5 over a step
+        assert abs(mean.sum() + system.n) < 1e-3
+
+
+@pytest.mark.parametrize("tau, dimension", [(17.0, 2.10), (23.0, 2.82)])
+def test_exponents_of_mackey_glass(tau, dimension):
+    system = MackeyGlass(tau=tau)
+    starts = jnp.broadcast_to(
+        jax.random.uniform(jax.random.key(1), (32, 1), minval=0.9, maxval=1.2), (32, system.dimension)
+    )
+    mean, error = lyapunov_mean(system.cell(), starts, steps=10_000, discard=1000, count=4)
+    assert np.all(off(mean, system.exponents) < 0.04) and error[0] < 0.02 * mean[0]
+    # the dimensions of Farmer (1982), to 2 %; his exponents for tau = 23, to 3 %
+    assert abs(kaplan_yorke(mean) / dimension - 1) < 0.02
+    if tau == 23:
+        assert np.all(off(mean, [0.00956, 0.0, -0.0119, -0.0344]) < 0.03)
+
+
+def test_exponents_of_kuramoto_sivashinsky():
+    system = KuramotoSivashinsky(points=32)
+    starts = jnp.asarray([system.start]) + 0.1 * jax.random.normal(jax.random.key(0), (8, 32))
+    starts = starts - starts.mean(axis=1, keepdims=True)  # the mean is conserved
+    mean, error = lyapunov_mean(system.cell(), starts, steps=6000, dt=0.25, discard=800, every=20, count=12)
+    known = np.array(KuramotoSivashinsky().exponents)
+    # neighbouring small exponents change places from run to run: a fifth of the largest is what 1500 units give
+    assert np.all(np.abs(mean - known) < 0.01) and error[0] < 0.01
+    assert np.all(off(mean, known)[-3:] < 0.01)
+
+
+@pytest.mark.parametrize("system", [Tent(), Tent(1.7), SkewTent(), SkewTent(0.8), Baker(), Lozi()], ids=repr)
+def test_exponents_of_piecewise_linear_maps(system):
+    starts = jnp.asarray([system.start]) + 0.01 * jax.random.uniform(jax.random.key(0), (64, system.dimension))
+    mean, error = lyapunov_mean(system, starts, steps=10_000, discard=1000)
+    # four standard errors, of 1 part in 1000 at most; rounding where the slope is the same everywhere
+    known = np.array(system.exponents)
+    assert np.all(np.abs(mean - known) < 4 * error + 1e-12) and np.all(error < 1e-3)
+    if isinstance(system, Lozi):
+        assert abs(mean.sum() - np.log(system.b)) < 1e-10
+    if isinstance(system, Tent):
+        assert abs(mean[0] - np.log(system.slope)) < 1e-12
+
+
+def test_lozi_against_a_plain_loop():
+    # NumPy alone, on the slope of the unstable direction: 3.2 10^6 steps, another method than the package's
+    x, y = np.random.default_rng(0).uniform(-0.2, 0.2, (2, 400))
+    slope, total = np.ones(400), 0.0
+    for i in range(8500):
+        s = np.where(x > 0, -1.7, 1.7)
+        x, y = 1 - 1.7 * np.abs(x) + y, 0.5 * x
+        stretch = s + slope  # of (1, slope) to (s + slope, b)
+        slope = 0.5 / stretch
+        total += np.log(np.abs(stretch)).mean() if i >= 500 else 0.0
+    np.testing.assert_allclose(total / 8000, Lozi().exponents[0], atol=4e-4)
 
 
 class Linear(AbstractCell):

@@ -21,9 +21,23 @@ from dsrecon.series import Clock, labelled
 STEPS = 800
 CLOCK = Clock(0.05, 0.0, "ms")
 RECORDS = [
-    {"measure": "d_stsp", "value": 0.61, "floor": 0.55, "definition": "min-max", "length": 10_000},
-    {"measure": "lyapunov_max", "value": 0.9, "floor": None, "definition": "per unit time", "length": 500},
-    {"measure": "pe_20", "value": float("nan"), "floor": 12345.6, "definition": "20 steps", "length": None},
+    {"measure": "d_stsp", "value": 0.61, "floor": 0.55, "ceiling": 4.1, "definition": "min-max", "length": 10_000},
+    {
+        "measure": "lyapunov_max",
+        "value": 0.9,
+        "floor": None,
+        "ceiling": None,
+        "definition": "per unit time",
+        "length": 500,
+    },
+    {
+        "measure": "pe_20",
+        "value": float("nan"),
+        "floor": 12345.6,
+        "ceiling": float("nan"),
+        "definition": "20 steps",
+        "length": None,
+    },
 ]
 RUNS = xr.Dataset(
     {

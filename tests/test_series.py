@@ -139,14 +139,9 @@ def dataset(**columns):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (spoiled(np.nan), r"data must be finite: 'x1' is nan at row 3 \(time 3\.0\), one of 1 such values"),
-        (spoiled(np.inf), r"data must be finite: 'x1' is inf at row 3"),
-        (spoiled(-np.inf, 0, 0), r"'x0' is -inf at row 0.*missing values are not supported yet"),
-        (
-            pd.DataFrame(spoiled(np.nan), DATES, ["a", "b"]),
-            r"'b' is nan at row 3 \(time 2021-03-04T23:06:07",
-        ),
-        (dataset(b=pd.array([1, 2, None, 4, 5, 6], "Int64")), r"'b' is nan at row 2"),
+        (spoiled(np.inf), r"data must not hold infinity: 'x1' is inf at row 3\. A value that was not observed is NaN"),
+        (spoiled(-np.inf, 0, 0), r"'x0' is -inf at row 0"),
+        (X * np.nan, r"data must hold observations: all 12 values are NaN"),
         (
             dataset(b=list("pqrstu")),
             r"column 'b' must hold numbers: got .*'p' at row 0.*choose the columns",
@@ -162,7 +157,7 @@ def dataset(**columns):
         (pd.DataFrame(), r"must not be empty"),
         (np.zeros((2, 3, 4)), r"shape \[time\] or \[time, variable\]: got shape \(2, 3, 4\)"),
         (np.float64(3.0), r"shape \[time\] or \[time, variable\]: got shape \(\)"),
-        ([X, X], r"must be one series: got a list of several trials"),
+        ([X, X], r"data must be one series here: got a list of 2 trials"),
         (
             frame([0, 1, 1, 2, 3, 4]),
             r"times must increase: they repeat at row 2 \(1 then 1\).*drop duplicates",

@@ -82,6 +82,39 @@ def test_bad_windows_are_refused(arguments, message):
         Windows(jnp.ones((6, 2)), **arguments)
 
 
+def test_no_window_runs_from_one_trial_into_the_next():
+    x = jnp.concatenate([jnp.full((n, 1), float(i)) for i, n in enumerate((7, 3, 12, 6))])
+    batch = Windows(x, length=5, batch=4000, trials=(7, 3, 12, 6))(KEY)
+    assert (batch.x == batch.x[:, :1]).all()
+    assert set(np.unique(batch.x)) == {0.0, 2.0, 3.0}, "a trial of 3 rows holds no window of 6"
+    share = np.bincount(np.asarray(batch.x[:, 0, 0], int))[[0, 2, 3]] / 4000
+    assert share == pytest.approx([2 / 10, 7 / 10, 1 / 10], abs=0.03)  # starts that fit: 2, 7 and 1
+
+
+def test_windows_begin_where_most_is_observed():
+    mask = np.ones((30, 2), bool)
+    mask[5:20] = False
+    mask[22, 1] = False
+    x = jnp.arange(60.0).reshape(30, 2)
+    batch = Windows(x, length=4, batch=2000, mask=jnp.asarray(mask))(KEY)
+    begun = np.unique(np.asarray(batch.x[:, 0, 0]) / 2)
+    assert begun.tolist() == [0, 1, 2, 3, 20, 21, 23, 24, 25]  # 4 is followed by nothing but the gap
+    assert (mask[np.asarray(batch.x[..., 0] / 2).astype(int)] == batch.mask).all()
+    never = np.stack([np.ones(30, bool), np.zeros(30, bool)], 1)
+    assert Windows(x, length=4, batch=9, mask=jnp.asarray(never))(KEY).x.shape == (9, 5, 2)
+
+
+def test_windows_of_which_nothing_is_observed_are_refused():
+    mask = np.zeros((30, 2), bool)
+    mask[[0, 29]] = True
+    with pytest.raises(ValueError, match="every window of 4 predicted steps lies in a gap"):
+        Windows(jnp.ones((30, 2)), length=4, batch=1, mask=jnp.asarray(mask).at[29].set(False))
+    with pytest.raises(ValueError, match=r"6 samples in the longest trial where a window of 6"):
+        Windows(jnp.ones((10, 2)), length=6, batch=1, trials=(6, 4))
+    with pytest.raises(ValueError, match=r"trials must add up to the 10 rows of x: got 9"):
+        Windows(jnp.ones((10, 2)), length=3, batch=1, trials=(5, 4))
+
+
 def test_an_input_of_another_length_is_refused():
     # the shape check of the tests comes first; without it the same is a ValueError
     with pytest.raises((ValueError, TypeCheckError)):
@@ -103,20 +136,30 @@ def batch():
     return Window(*(jnp.asarray(a) for a in (x, x + 0.1 * RNG.normal(size=x.shape), RNG.normal(size=x.shape))))
 
 
+@pytest.fixture(scope="module")
+def gappy(batch):
+    """The batch with missing values; what stands in their place must not matter."""
+    mask = RNG.random(batch.x.shape) < 0.6
+    mask[:, 0] = True
+    junk = np.where(mask, 0.0, 1e6 * RNG.normal(size=mask.shape))
+    return batch._replace(x=batch.x + junk, seen=batch.seen + junk, mask=jnp.asarray(mask))
+
+
 def plain_loop(forced, batch, alphas, channels=(True, True)):
     """The loss in NumPy, one step at a time."""
     c = jax.tree.map(np.asarray, forced.cell)
     L = np.asarray(forced.readout.L)
     errors = []
-    for x, seen, s in zip(*(np.asarray(a) for a in batch), strict=True):
+    masks = np.ones(batch.x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
+    for x, seen, s, observed in zip(*(np.asarray(a) for a in batch[:3]), masks, strict=True):
         z = np.concatenate([seen[0], L @ seen[0]])
         for t, alpha in enumerate(alphas):
             for i in range(2):
-                if channels[i]:
+                if channels[i] and observed[t, i]:
                     z[i] = (1 - alpha) * z[i] + alpha * seen[t, i]
             phi = np.where(np.arange(4) < 2, z, np.maximum(z, 0))
             z = c.A * z + c.W @ phi + c.h + c.C @ s[t + 1]
-            errors.append((z[:2] - x[t + 1]) ** 2)
+            errors.extend((z[:2] - x[t + 1])[observed[t + 1]] ** 2)
     return np.mean(errors)
 
 
@@ -136,6 +179,23 @@ def test_the_loss_is_a_plain_loop(forced, batch, arguments, state, alphas, chann
     value, (after, facts) = eqx.filter_jit(gtf(**arguments))(forced, state, batch, KEY)
     assert value == pytest.approx(plain_loop(forced, batch, alphas, channels), rel=1e-12)
     assert facts == {} and jax.tree.structure(after) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("arguments, alphas", [({"alpha": 0.3}, [0.3] * 8), ({"interval": 2}, [1, 0] * 4)])
+def test_missing_values_neither_force_nor_count(forced, gappy, arguments, alphas):
+    loss = eqx.filter_jit(eqx.filter_value_and_grad(lambda f, b: gtf(**arguments)(f, None, b, KEY)[0]))
+    value, gradient = loss(forced, gappy)
+    assert value == pytest.approx(plain_loop(forced, gappy, alphas), rel=1e-12)
+    other = gappy._replace(x=jnp.where(gappy.mask, gappy.x, 7.0), seen=jnp.where(gappy.mask, gappy.seen, -3.0))
+    again, same = loss(forced, other)
+    assert again == value and eqx.tree_equal(gradient, same)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(eqx.filter(gradient, eqx.is_inexact_array)))
+
+
+def test_a_batch_without_observations_costs_nothing(forced, gappy):
+    empty = gappy._replace(mask=jnp.zeros_like(gappy.mask))
+    value, gradient = eqx.filter_value_and_grad(lambda f: gtf(0.5)(f, None, empty, KEY)[0])(forced)
+    assert value == 0 and all((g == 0).all() for g in jax.tree.leaves(eqx.filter(gradient, eqx.is_inexact_array)))
 
 
 def test_the_error_is_of_clean_data(forced, batch):

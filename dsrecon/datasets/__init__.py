@@ -2,6 +2,7 @@
 
 from dsrecon.datasets.bundled import ecg as ecg
 from dsrecon.datasets.bundled import nino as nino
+from dsrecon.datasets.bundled import resting_ecg as resting_ecg
 from dsrecon.datasets.bundled import sunspots as sunspots
 from dsrecon.datasets.catalogue import available as available
 from dsrecon.datasets.fetched import cache_folder as cache_folder

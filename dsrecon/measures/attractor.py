@@ -1,9 +1,14 @@
-"""Do two series live on the same attractor? Distances between their visits and between their spectra."""
+"""Do two series live on the same attractor? Distances between their visits and between their spectra.
+
+The truth may hold NaN (not observed). A generated series may not: there it means that the run has failed.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+
+from dsrecon.measures.gaps import check_observed, check_rows, filled
 
 DEFINITIONS = ("min-max", "padded", "two-sigma")
 """Names of the ranges that the literature bins over; their numbers do not compare."""
@@ -25,16 +30,16 @@ class Bins(NamedTuple):
 
 
 def bins_of(true: np.ndarray, *, bins: int = 30, definition: str = "min-max") -> Bins:
-    """The bins that a definition lays over the truth `[t, n]`.
+    """The bins that a definition lays over the truth `[t, n]`: over its rows that are observed in every channel.
 
     - `"min-max"`: [min, max] of the truth, the lowest bin left out (the AL-RNN tutorial).
     - `"padded"`: [min - sd / 10, max + sd / 10] (the tables of the PLRNN papers).
     - `"two-sigma"`: [-2 sd, 2 sd] about zero, for standardised data.
 
     **Raises:** `ValueError` for another name, bins outside 2 to 1000, more than 5 channels (the smoothing of `30^n`
-    empty bins then swamps every count, and all series score alike), or a constant channel.
+    empty bins then swamps every count, and all series score alike), a constant channel, or fewer than two such rows.
     """
-    true = _checked(true, "true")
+    true = check_rows(_truth(true), "true")
     if definition not in DEFINITIONS:
         raise ValueError(f"definition must be one of {DEFINITIONS}: got {definition!r}.")
     if not 2 <= bins <= 1000:
@@ -59,14 +64,16 @@ def d_stsp(true: np.ndarray, generated: np.ndarray, *, bins: int = 30, definitio
     `p`, `q` are the visit histograms of `true` and `generated` `[t, n]` over `bins^n` bins, each count Laplace
     smoothed by 1e-5. Counting is sparse: memory grows with the points, not with the bins.
 
-    Points outside the range do not count, so a run that has half left scores *better*: read `outside` beside it.
+    Points outside the range do not count, so a run that has half left scores *better*: read `outside` beside it. The
+    order in time plays no part, so a shuffled series scores as well as before: read `d_h` or `d_transition` beside it.
 
-    **Arguments:** `true`, `generated`: `[t, n]`, n <= 5, lengths may differ, same units; `bins` a channel;
-    `definition` of the range: see `bins_of`. Numbers compare only under one definition and similar lengths.
+    **Arguments:** `true`, `generated`: `[t, n]`, n <= 5, lengths may differ, same units; of a truth with NaN the rows
+    observed in every channel count; `bins` a channel; `definition` of the range: see `bins_of`. Numbers compare only
+    under one definition and similar lengths.
 
     **Returns:** the divergence, or NaN when `generated` is not finite.
 
-    **Raises:** `ValueError` as `bins_of`, and for other shapes or a truth that is not finite.
+    **Raises:** `ValueError` as `bins_of`, and for other shapes, infinity or an all-NaN channel in the truth.
 
     Reference: Koppe et al. 2019, *Identifying nonlinear dynamical systems via generative RNNs*, PLoS Comput. Biol.;
     bins as in Hess et al. 2023 (`padded`), Brenner et al. 2024 (`min-max`).
@@ -75,13 +82,16 @@ def d_stsp(true: np.ndarray, generated: np.ndarray, *, bins: int = 30, definitio
     generated = _same_channels(true, generated)
     if not np.isfinite(generated).all():
         return float("nan")
-    return _divergence(grid, _checked(true, "true"), generated)
+    return _divergence(grid, check_rows(_truth(true), "true"), generated)
 
 
 def outside(true: np.ndarray, generated: np.ndarray) -> float:
-    """Share of the points of `generated` `[t, n]` outside the `padded` range of `true` (or not finite): 0 to 1."""
-    true, generated = _checked(true, "true"), _same_channels(true, generated)
-    low, high, sd = true.min(0), true.max(0), true.std(0, ddof=1)
+    """Share of the points of `generated` `[t, n]` outside the `padded` range of `true` (or not finite): 0 to 1.
+
+    The range of each channel is that of its observed entries.
+    """
+    true, generated = _truth(true), _same_channels(true, generated)
+    low, high, sd = np.nanmin(true, 0), np.nanmax(true, 0), np.nanstd(true, 0, ddof=1)
     inside = (generated >= low - 0.1 * sd) & (generated <= high + 0.1 * sd)
     return float(1 - inside.all(1).mean())
 
@@ -93,20 +103,25 @@ def d_h(true: np.ndarray, generated: np.ndarray, *, smoothing: float = 20.0) -> 
     the standardised channel, smoothed by a Gaussian of `smoothing` bins and normalised to one. Evaluated as
     `|sqrt P - sqrt Q| / sqrt 2`, which is exactly 0 for equal series.
 
-    A channel that does not vary has no spectrum: its distance is 1. A series with NaN or infinity gives NaN.
+    A channel that does not vary has no spectrum: its distance is 1. Where the truth is not observed (NaN), both series
+    lose that value and have it filled alike by a straight line (`filled`): the gaps shape both spectra, and a series
+    with the same gaps as itself stays at 0. A `generated` series with NaN or infinity gives NaN.
 
     **Arguments:** `true`, `generated`: `[t, n]` of *equal length* (the measure moves with length: say it);
     `smoothing`: standard deviation of the Gaussian, in frequency bins.
 
-    **Raises:** `ValueError` for other shapes or lengths.
+    **Raises:** `ValueError` for other shapes or lengths, infinity or an all-NaN channel in the truth.
 
     Reference: Mikhaeil et al. 2022, *On the difficulty of learning chaotic dynamics with RNNs*, NeurIPS.
     """
-    true, generated = _checked(true, "true"), _same_channels(true, generated)
+    true, generated = _truth(true), _same_channels(true, generated)
     if len(true) != len(generated):
         raise ValueError(f"true and generated must have equal length: got {len(true)} and {len(generated)}.")
     if not np.isfinite(generated).all():
         return float("nan")
+    gaps = np.isnan(true)
+    if gaps.any():
+        true, generated = filled(true), filled(np.where(gaps, np.nan, generated))
     p, q = smoothed_spectrum(true, smoothing), smoothed_spectrum(generated, smoothing)
     distance = np.linalg.norm(np.sqrt(p) - np.sqrt(q), axis=0) / np.sqrt(2)
     flat = (p.sum(0) == 0) | (q.sum(0) == 0)
@@ -143,17 +158,16 @@ def _visits(grid: Bins, values: np.ndarray) -> np.ndarray:
     return index @ (grid.bins ** np.arange(values.shape[1], dtype=np.int64))
 
 
-def _checked(values: np.ndarray, name: str) -> np.ndarray:
+def _truth(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{name} must have shape [time, variable]: got {values.shape}.")
-    if name == "true" and not np.isfinite(values).all():
-        raise ValueError("true must be finite: it holds NaN or infinity.")
+    check_observed(values, "true")
     return values
 
 
 def _same_channels(true: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    generated = _checked(generated, "generated")
+    generated = np.asarray(generated, np.float64)
+    if generated.ndim != 2 or 0 in generated.shape:
+        raise ValueError(f"generated must have shape [time, variable]: got {generated.shape}.")
     if generated.shape[1] != np.shape(true)[1]:
         raise ValueError(
             f"true and generated must have the same variables: got {np.shape(true)[1]} and {generated.shape[1]}."

@@ -19,7 +19,7 @@ class ClippedShallowPLRNN(AbstractPWLCell):
     **Fields:** `A` `[m]` (a diagonal), `W1` `[m, l]`, `W2` `[l, m]`, `h1` `[m]`, `h2` `[l]`, `C` `[m, k]` or `None`.
 
     **Arguments:** `state_size` m; `hidden_size` l; `input_size` k, 0 for none; `key` for the start values: `A` as in
-    the AL-RNN, `W1`, `W2` and `h2` uniform within `1 / sqrt(fan_in)`, `h1 = 0`.
+    the AL-RNN, `W1`, `W2` and `h2` uniform within `1 / sqrt(fan_in)`, `h1 = 0`, `C ~ 0.01 N(0, 1)`.
 
     **Raises:** `ValueError` for a size below 1.
 
@@ -44,7 +44,7 @@ class ClippedShallowPLRNN(AbstractPWLCell):
         self.W2 = _uniform(key_2, (hidden_size, state_size), state_size)
         self.h1 = jnp.zeros(state_size)
         self.h2 = _uniform(key_h, (hidden_size,), state_size)
-        self.C = _uniform(key_C, (state_size, input_size), input_size) if input_size else None
+        self.C = 0.01 * jax.random.normal(key_C, (state_size, input_size)) if input_size else None
 
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         u = self.W2 @ z

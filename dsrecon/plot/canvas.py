@@ -100,6 +100,7 @@ def percent(share: float) -> str:
 
 def plane(values: np.ndarray) -> tuple[int, int]:
     """The two columns of `[t, n]` to look at: the first pair whose correlation is near the smallest."""
+    values = values[np.isfinite(values).all(1)]
     varying = [i for i in range(values.shape[1]) if np.ptp(values[:, i]) > 0]
     if len(varying) < 2:
         return 0, 1

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from dsrecon.plot.canvas import DRAWN, GENERATED, TRUE, canvas, label, percent, quantity, time_scale
+from dsrecon.series import filled
 
 SMOOTHING = 20  # bins: as in the Hellinger distance of the spectra
 
@@ -22,12 +23,13 @@ def attractor(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) ->
 
     **Arguments:** `true`, `generated`: `DataArray(time, variable)`; `ax`: `None` for two panels side by side,
     a pair of axes for those, or one to draw both into. **Raises:** `ValueError` for axes that are not
-    three-dimensional where the picture is, and for a truth that is not finite.
+    three-dimensional where the picture is, and for a truth that holds infinity. Where it is missing (NaN) nothing is
+    drawn.
     """
     _same(true, generated)
     names, reference, other = _coordinates(true, generated)
     figure, axes = canvas(ax, 1, 2, (11.0, 4.8), "3d" if len(names) == 3 else None)
-    low, high = reference.min(0), reference.max(0)
+    low, high = np.nanmin(reference, 0), np.nanmax(reference, 0)
     margin = 0.06 * np.where(high > low, high - low, 1.0)
     low, high = low - margin, high + margin
     inside = ((other >= low) & (other <= high)).all(1)
@@ -59,7 +61,7 @@ def series(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) -> Fi
     _same(true, generated)
     figure, axes = canvas(ax, 2, 1, (10.0, 4.0))
     step, unit = time_scale(true)
-    x = true.values[:, 0]
+    x = filled(true.values[:, :1])[:, 0]
     crossings = max(1, int(np.count_nonzero(np.diff(np.sign(x - x.mean())))))
     shown = min(len(x), max(50, 20 * len(x) // crossings))
     margin = 0.08 * (float(np.ptp(x)) or 1.0)
@@ -78,7 +80,8 @@ def spectra(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) -> F
     """Power spectra of both, smoothed with a Gaussian of 20 bins and normalised to one, variable by variable.
 
     `p(f) = G * |FFT(x - mean x)|^2 / sum`, as in the Hellinger distance of spectra. Both are cut to the
-    shorter length first, so that a bin is the same band; it spans eight decades below the largest share.
+    shorter length first, so that a bin is the same band; it spans eight decades below the largest share. Where the
+    truth is missing (NaN) both are put on a line between the neighbours, as in `measures.d_h`.
 
     **Arguments:** `true`, `generated`: `DataArray(time, variable)`, at least 4 steps; `ax`: one axes for the
     first variable, several for as many; `None` for a panel a variable (the first nine).
@@ -96,7 +99,8 @@ def spectra(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) -> F
     frequency = np.fft.rfftfreq(steps, step)[1:]
     figure, axes = canvas(ax, rows, columns, (max(4.0 * columns, 6.0), 0.6 + 2.9 * rows))
     for i, panel in enumerate(axes[:count]):
-        shares = [_power(data, steps, i) for data in (true, generated)]
+        gaps = np.isnan(true.values[:steps, i])
+        shares = [_power(data, steps, i, gaps) for data in (true, generated)]
         for share, colour, name in zip(shares, (TRUE, GENERATED), ("true", "generated"), strict=True):
             panel.plot(frequency, share, color=colour, linewidth=1.4, label=name)
         top = max(float(np.max(shares)), 1e-12)
@@ -114,8 +118,10 @@ def _same(true: xr.DataArray, generated: xr.DataArray) -> None:
     names = [tuple(map(str, data["variable"].values)) for data in (true, generated)]
     if names[0] != names[1]:
         raise ValueError(f"true and generated must have the same variables: got {names[0]} and {names[1]}.")
-    if not np.isfinite(true.values).all():
-        raise ValueError("true must be finite.")
+    if np.isinf(true.values).any():
+        raise ValueError("true must be finite where it is observed: it holds infinity.")
+    if np.isnan(true.values).all(0).any():
+        raise ValueError("true must be observed in every variable: one is all NaN.")
 
 
 def _coordinates(true: xr.DataArray, generated: xr.DataArray) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -123,7 +129,8 @@ def _coordinates(true: xr.DataArray, generated: xr.DataArray) -> tuple[list[str]
     reference, other = true.values[:, :3], generated.values[:, :3]
     if reference.shape[1] > 1:
         return [label(true, i) for i in range(reference.shape[1])], reference, other
-    x = reference[:, 0] - reference.mean()
+    x = filled(reference)[:, 0]
+    x = x - x.mean()
     power = np.abs(np.fft.rfft(x, 2 * len(x))) ** 2
     below = np.fft.irfft(power) < power.mean() / np.e
     lag = max(1, min(int(np.argmax(below)), len(x) // 2, len(other) // 2))
@@ -133,8 +140,8 @@ def _coordinates(true: xr.DataArray, generated: xr.DataArray) -> tuple[list[str]
     return [label(true, 0, "(t)"), label(true, 0, delay)], reference, other
 
 
-def _power(data: xr.DataArray, steps: int, i: int) -> np.ndarray:
-    x = data.values[:steps, i]
+def _power(data: xr.DataArray, steps: int, i: int, gaps: np.ndarray) -> np.ndarray:
+    x = filled(np.where(gaps, np.nan, data.values[:steps, i])[:, None])[:, 0]
     if not np.isfinite(x).all():
         raise ValueError(f"a series must be finite to have a spectrum: {label(data, i)} is not.")
     power = gaussian_filter1d(np.abs(np.fft.rfft(x - x.mean())[1:]) ** 2, SMOOTHING)

@@ -58,26 +58,26 @@ def runs(reconstruction: Reconstruction, *, ax: Any = None) -> Figure:
 
 
 def table(records: Sequence[Mapping[str, Any]], *, ax: Any = None) -> Figure:
-    """Scores beside their floors.
+    """Scores between their floors and ceilings.
 
-    **Arguments:** `records`: dicts with keys `measure`, `value`, `floor`, `definition`, `length`; a value or
-    floor that is unknown is `None` or NaN; `ax`: axes to draw into, or `None`. **Raises:** `KeyError` for a
+    **Arguments:** `records`: dicts with keys `measure`, `value`, `floor`, `ceiling`, `definition`, `length`; a number
+    that is unknown is `None` or NaN; `ax`: axes to draw into, or `None`. **Raises:** `KeyError` for a
     record without a key.
     """
     figure, (panel,) = canvas(ax, 1, 1, (6.0, 1.2 + 0.5 * len(records)))
     panel.set_axis_off()
     row = 1 / max(len(records) + 1.2, 9.0)
-    columns = ((0.0, "left"), (0.62, "right"), (0.82, "right"), (1.0, "right"))
+    columns = ((0.0, "left"), (0.5, "right"), (0.67, "right"), (0.84, "right"), (1.0, "right"))
 
     def write(y: float, texts: Sequence[str], **style: Any) -> None:
         for (x, side), text in zip(columns, texts, strict=True):
             panel.text(x, y, text, ha=side, va="center", transform=panel.transAxes, **style)
 
-    write(1 - 0.5 * row, ("measure", "value", "floor", "steps"), weight="bold")
+    write(1 - 0.5 * row, ("measure", "value", "floor", "ceiling", "steps"), weight="bold")
     panel.axhline(1 - row, color="#333333", linewidth=1.0)
     for k, record in enumerate(records):
         y = 1 - (1.4 + k) * row
-        numbers = [_number(record[name]) for name in ("value", "floor", "length")]
+        numbers = [_number(record[name]) for name in ("value", "floor", "ceiling", "length")]
         write(y, (str(record["measure"]), *numbers))
         definition = textwrap.shorten(str(record["definition"]), 62, placeholder=" …")
         panel.text(0, y - 0.34 * row, definition, va="center", fontsize="small", color="#777777")

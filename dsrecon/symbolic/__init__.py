@@ -1,11 +1,16 @@
-"""From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, files."""
+"""From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
 from dsrecon.symbolic.encode import encode as encode
+from dsrecon.symbolic.export import read_graph as read_graph
 from dsrecon.symbolic.export import read_graphml as read_graphml
 from dsrecon.symbolic.export import read_symbols as read_symbols
+from dsrecon.symbolic.export import write_graph as write_graph
 from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
 from dsrecon.symbolic.graph import transition_graph as transition_graph
 from dsrecon.symbolic.symbols import dwell_times as dwell_times
 from dsrecon.symbolic.symbols import run_lengths as run_lengths
 from dsrecon.symbolic.symbols import transitions as transitions
+from dsrecon.symbolic.words import block_entropies as block_entropies
+from dsrecon.symbolic.words import topological_entropy as topological_entropy
+from dsrecon.symbolic.words import word_counts as word_counts

@@ -21,6 +21,7 @@ def encode(
     steps: int | None = None,
     start: Any = None,
     discard: int = 0,
+    inputs: Any = None,
 ) -> xr.Dataset:
     """The symbol of every step: which linear region of the fitted map its state lies in.
 
@@ -35,6 +36,8 @@ def encode(
     - `reconstruction`: one whose cell is piecewise linear.
     - `series`: as `Reconstruction.filter` takes it; its states are those with every observation imposed.
     - `steps`, `start`, `discard`: instead of a series, a free run as `Reconstruction.simulate` makes it.
+    - `inputs`: external inputs of a driven model, as `filter` and `simulate` take them. They move the states; `h` of a
+      region is that without input.
 
     **Returns:** `Dataset` with dimensions `time`, `variable`, `region`, `gate` (bit) and `state`, `state_in`:
 
@@ -62,9 +65,9 @@ def encode(
     if steps is None and (start is not None or discard):
         raise ValueError(f"start and discard belong to a free run (steps): got start={start}, discard={discard}.")
     if steps is None:
-        zs, observation = _along(reconstruction, series)
+        zs, observation = _along(reconstruction, series, inputs)
     else:
-        zs, observation = _freely(reconstruction, steps, start, discard)
+        zs, observation = _freely(reconstruction, steps, start, discard, inputs)
     symbol, first, visits = _number(np.asarray(_regions(cell, zs)))
     bits = _regions(cell, zs[first])
     A, h = _affine(cell, bits)
@@ -91,22 +94,23 @@ def encode(
     )
 
 
-def _along(reconstruction: Reconstruction, series: Any) -> tuple[Inexact[Array, "t m"], xr.DataArray]:
+def _along(reconstruction: Reconstruction, series: Any, inputs: Any) -> tuple[Inexact[Array, "t m"], xr.DataArray]:
     """States of a series, and what they show at the times of the series."""
     aligned = reconstruction.matched(as_series(series))
-    zs = _finite(reconstruction.filter(aligned), 0)
-    values = reconstruction.observe(zs)
-    return zs, labelled(values, reconstruction.names, aligned.clock, units=reconstruction.units)
+    zs = _finite(reconstruction.filter(aligned, inputs), 0)
+    values, first = reconstruction.observe(zs), reconstruction.offset
+    return zs, labelled(values, reconstruction.names, aligned.clock, first=first, units=reconstruction.units)
 
 
 def _freely(
-    reconstruction: Reconstruction, steps: int, start: Any, discard: int
+    reconstruction: Reconstruction, steps: int, start: Any, discard: int, inputs: Any
 ) -> tuple[Inexact[Array, "t m"], xr.DataArray]:
     """States of a free run, and what they show, timed as by `simulate`."""
-    run = reconstruction.free_run(steps, start=start, discard=discard, throw=False)
+    run = reconstruction.free_run(steps, start=start, inputs=inputs, discard=discard, throw=False)
     zs = _finite(run.zs, 1)[discard:]
     values, names, units = reconstruction.observe(zs), reconstruction.names, reconstruction.units
-    return zs, labelled(values, names, reconstruction.clock, first=discard + 1, units=units)
+    first = reconstruction.offset + discard + 1
+    return zs, labelled(values, names, reconstruction.clock, first=first, units=units)
 
 
 def _finite(zs: Inexact[Array, "t m"], first: int) -> Inexact[Array, "t m"]:

@@ -1,89 +1,98 @@
-"""Symbols and graphs as files that other programs read: netCDF and GraphML."""
+"""Symbols and graphs as files: the ending says in which form."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import xarray as xr
 
-from dsrecon._files import replacing
-from dsrecon.symbolic.symbols import run_lengths, transitions
+from dsrecon._files import write_whole
+from dsrecon.symbolic import dot, graphs, tables
 
-_DWELL = {
-    "dwell_mean": "mean",
-    "dwell_median": "median",
-    "dwell_count": "count",
-    "dwell_censored": "censored",
+_SYMBOLS = {
+    ".nc": (tables.symbols_netcdf, tables.from_netcdf),
+    ".json": (tables.symbols_json, tables.from_json),
+    ".csv": (tables.symbols_csv, tables.from_csv),
 }
-_TABLES = ("transition_probability", "transition_count", "from", "to", *_DWELL)
-_DENSE = 1000  # regions up to which the file holds the matrix: it grows with their square
-_NEEDED = ("symbol", "bits", "visits", "mean", "A", "h", "observation")
+_GRAPHS = {
+    ".graphml": (graphs.graph_graphml, graphs.from_graphml),
+    ".json": (graphs.graph_json, graphs.from_json),
+    ".dot": (dot.graph_dot, dot.from_dot),
+}
 
 
 def write_symbols(encoded: xr.Dataset, path: str | os.PathLike) -> Path:
-    """Write what `encode` gave to one netCDF file, with the tables that follow from it, atomically.
+    """Write what `encode` gave to one file, atomically, in the form that the ending of `path` names.
 
-    **Arguments:** `encoded`; `path`.
+    - `.nc`, netCDF 4: all variables and, for other programs, for each region `dwell_mean` and `dwell_median` in units
+      of time, `dwell_count` and `dwell_censored` (`run_lengths`), and `transition_probability(from, to)` and
+      `transition_count(from, to)` of one time step (`transitions`). The last two are left out above 1000 regions,
+      where the graph (`write_graph`) holds the same numbers as a list of edges.
+    - `.json`: all variables; see docs/data-formats.md.
+    - `.csv`: a row a step with `time`, `symbol` and each observed variable, below one line of comment that keeps
+      the time step, units and types. What belongs to regions (bits, visits, means, affine maps) is not in it.
 
-    The file holds the variables of `encode` and, for other programs, for each region `dwell_mean` and
-    `dwell_median` in units of time, `dwell_count` and `dwell_censored` (`run_lengths`), and
-    `transition_probability(from, to)` and `transition_count(from, to)` of one time step (`transitions`). The
-    last two are left out above 1000 regions, where the graph (`write_graphml`) holds the same numbers as a
-    list of edges.
-
-    **Returns:** the path. **Raises:** `OSError` that names the path when it cannot be written; nothing is
-    left then.
+    **Returns:** the path. **Raises:** `ValueError` for another ending, or an attribute that is no scalar; `OSError`
+    that names the path when it cannot be written; nothing is left then.
     """
-    dwell = run_lengths(encoded)
-    tables = encoded.assign({name: dwell[column] for name, column in _DWELL.items()})
-    if encoded.sizes["region"] <= _DENSE:
-        matrix = transitions(encoded)
-        tables = tables.assign(
-            transition_probability=matrix.drop_vars("count"), transition_count=matrix["count"].variable
-        )
-    packed = {
-        name: {"zlib": True, "complevel": 4}
-        for name, variable in tables.data_vars.items()
-        if variable.ndim and variable.size
-    }
-    with replacing(path) as temporary:
-        tables.to_netcdf(temporary, engine="h5netcdf", encoding=packed)
-    return Path(path)
+    write, _ = _of(_SYMBOLS, path)
+    return write_whole(path, write(encoded))
 
 
 def read_symbols(path: str | os.PathLike) -> xr.Dataset:
-    """Read what `write_symbols` wrote: the `Dataset` of `encode`, identical.
+    """Read what `write_symbols` wrote: from netCDF and JSON the `Dataset` of `encode`, identical; from CSV
+    `encoded[["symbol", "observation"]]`, identical.
 
-    The other tables of the file are functions of it: `transitions`, `run_lengths`.
+    The other tables of a netCDF file are functions of it: `transitions`, `run_lengths`. Floats come back bit for bit.
+    Reading runs nothing that is in the file.
 
-    **Raises:** `ValueError` for a netCDF file of something else; `OSError` when it cannot be read.
+    **Raises:** `ValueError` that names the path for another ending, and for a file that is foreign, damaged, cut off or
+    of a later version; `OSError` when there is none.
     """
-    with xr.open_dataset(path, engine="h5netcdf") as file:
-        missing = [name for name in _NEEDED if name not in file]
-        if missing:
-            raise ValueError(f"{path} holds no symbols: it lacks {missing} (it has {sorted(map(str, file))}).")
-        return file.drop_vars([name for name in _TABLES if name in file.variables]).load()
+    _, read = _of(_SYMBOLS, path)
+    return read(path)
+
+
+def write_graph(graph: nx.DiGraph, path: str | os.PathLike) -> Path:
+    """Write a transition graph to one file, atomically, in the form that the ending of `path` names.
+
+    - `.graphml` (Gephi, Cytoscape, igraph, yEd): nodes are integers, and strings hold no control characters.
+    - `.dot` (graphviz: `dot -Tsvg graph.dot -o graph.svg`): drawn with shares and probabilities.
+    - `.json`: node-link, as networkx and D3 take it.
+
+    Nodes are integers or strings; attributes are strings, numbers or truth values (NumPy's are written as Python's).
+
+    **Returns:** the path. **Raises:** `ValueError` for another ending, or for what the form cannot hold; `OSError` that
+    names the path when it cannot be written; nothing is left then.
+    """
+    write, _ = _of(_GRAPHS, path)
+    return write_whole(path, write(graph))
+
+
+def read_graph(path: str | os.PathLike) -> nx.DiGraph:
+    """Read what `write_graph` wrote: the same nodes, edges and attributes, with their types.
+
+    **Raises:** `ValueError` that names the path for another ending, and for a file that is foreign, damaged, cut off or
+    of a later version; `OSError` when there is none.
+    """
+    _, read = _of(_GRAPHS, path)
+    return read(path)
 
 
 def write_graphml(graph: nx.DiGraph, path: str | os.PathLike) -> Path:
-    """Write a transition graph to GraphML (Gephi, Cytoscape, igraph, yEd), atomically.
-
-    **Returns:** the path. **Raises:** `OSError` that names the path when it cannot be written; nothing is
-    left then.
-    """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        nx.write_graphml(graph, file)
-    return Path(path)
+    """`write_graph` as GraphML, whatever the ending."""
+    return write_whole(path, graphs.graph_graphml(graph))
 
 
 def read_graphml(path: str | os.PathLike) -> nx.DiGraph:
-    """Read what `write_graphml` wrote: the same nodes, edges and attributes.
+    """`read_graph` of GraphML, whatever the ending."""
+    return graphs.from_graphml(path)
 
-    **Raises:** `FileNotFoundError`; `networkx.NetworkXError` or `xml.etree.ElementTree.ParseError` for
-    another file.
-    """
-    with open(path, "rb") as file:
-        graph = nx.read_graphml(file, node_type=int)
-    for name in ("node_default", "edge_default"):  # what networkx adds while it reads
-        graph.graph.pop(name, None)
-    return graph
+
+def _of(forms: dict[str, tuple[Callable, Callable]], path: str | os.PathLike) -> tuple[Callable[..., Any], ...]:
+    ending = Path(path).suffix.lower()
+    if ending not in forms:
+        raise ValueError(f"{path} must end in one of {', '.join(forms)}: got {ending or 'no ending'!r}.")
+    return forms[ending]

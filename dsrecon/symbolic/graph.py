@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import xarray as xr
 
+from dsrecon.symbolic.document import plain
 from dsrecon.symbolic.symbols import edges, run_lengths
 
 
@@ -25,7 +26,8 @@ def transition_graph(encoded: xr.Dataset) -> nx.DiGraph:
     has no symbols.
     """
     dwell = run_lengths(encoded)["mean"]
-    graph = nx.DiGraph(**encoded.attrs)
+    graph = nx.DiGraph()
+    graph.graph.update({name: plain(value, str(name)) for name, value in encoded.attrs.items()})
     steps = encoded.sizes["time"]
     names = [str(name) for name in encoded["variable"].values]
     mean, bits, visits = (encoded[name].values for name in ("mean", "bits", "visits"))

@@ -15,9 +15,11 @@ from jaxtyping import Array
 from dsrecon._types import Key
 from dsrecon.evolve import evolve
 from dsrecon.systems.cells import ODECell, check_positive
+from dsrecon.systems.dysts import DystsFlow
 from dsrecon.systems.known import AbstractSystem
+from dsrecon.systems.spatial import ETDRK4Cell
 
-RECIPE_FORMAT = 1
+RECIPE_FORMAT = 2
 """Version of what `simulate` hashes; it rises whenever the same recipe would give another series."""
 
 
@@ -72,9 +74,9 @@ def simulate(
         xs,
         dims=("time", "variable"),
         coords={"time": np.arange(steps) * dt, "variable": list(system.names)},
-        name=type(system).__name__,
+        name=_name(system),
         attrs={
-            "system": type(system).__name__,
+            "system": _name(system),
             "source": system.source,
             "parameters": json.dumps(system.parameters),
             "start": json.dumps(z0.tolist()),
@@ -86,10 +88,14 @@ def simulate(
     )
 
 
+def _name(system: AbstractSystem) -> str:
+    return system.flow if isinstance(system, DystsFlow) else type(system).__name__
+
+
 def _recipe(system, cell, steps, dt, z0, discard, noise, key) -> str:
     recipe: dict[str, Any] = {
         "format": RECIPE_FORMAT,
-        "system": f"{type(system).__module__}.{type(system).__qualname__}",
+        "system": f"{type(system).__module__.partition('.')[0]}.{type(system).__qualname__}",
         "parameters": system.parameters,
         "steps": int(steps),
         "dt": dt,
@@ -103,6 +109,8 @@ def _recipe(system, cell, steps, dt, z0, discard, noise, key) -> str:
         recipe["key"] = [str(jax.random.key_impl(key)), jax.random.key_data(key).tolist()]
     if isinstance(cell, ODECell):
         recipe["solver"] = [type(cell.solver).__name__, cell.substeps]
+    if isinstance(cell, ETDRK4Cell):
+        recipe["solver"] = ["ETDRK4", cell.substeps]
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

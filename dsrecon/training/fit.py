@@ -3,9 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,11 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
 from dsrecon._types import Key, Keys
+from dsrecon.training.checkpoint import Checkpoint, fingerprint
 from dsrecon.training.losses import Loss
+from dsrecon.training.progress import Progress, joined, parted
+from dsrecon.training.updates import Recipe, Run, compiled
+
+Evaluate = Callable[[PyTree], dict[str, np.ndarray]]
 
 
 class History(NamedTuple):
@@ -27,7 +32,8 @@ class History(NamedTuple):
     - `scores`: name to `[e, r]`, what `evaluate` gave; `evaluated_at` `[e]`: after how many updates.
     - `best_at` `[r]`: updates after which the returned model was kept.
     - `failed_at` `[r]`: update at which a run turned non-finite and stopped, -1 where none did.
-    - `compile_seconds`, `seconds`: time to compile, and to train after that.
+    - `compile_seconds`, `seconds`: time to compile, and to train after that; of all sessions of a resumed fit.
+    - `interrupted`: Ctrl-C ended it before its last update.
     """
 
     loss: np.ndarray
@@ -37,17 +43,7 @@ class History(NamedTuple):
     failed_at: np.ndarray
     compile_seconds: float
     seconds: float
-
-
-class _Run(NamedTuple):
-    """All that one update takes in and gives back, for one run."""
-
-    free: PyTree
-    opt_state: PyTree
-    loss_state: PyTree
-    key: Keys
-    update: Array
-    failed_at: Array
+    interrupted: bool = False
 
 
 def radam(start: float, end: float, steps: int) -> optax.GradientTransformation:
@@ -66,10 +62,12 @@ def fit(
     steps: int,
     key: Keys,
     state: PyTree = None,
-    evaluate: Callable[[PyTree], dict[str, np.ndarray]] | None = None,
+    evaluate: Evaluate | None = None,
     every: int | None = None,
     threads: int | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    identity: str = "",
 ) -> tuple[PyTree, History]:
     """Minimise a loss by stochastic gradients, for one run or an ensemble of them.
 
@@ -85,124 +83,149 @@ def fit(
       The model with the smallest `score` is returned, run by run. Without it, the last one.
     - `threads`: runs are shared out among this many host threads (default: as many as the CPU has and divide them).
     - `progress`: show a bar (default: on a terminal or in a notebook).
+    - `checkpoint`: a file that holds where the fit stands; written after the compiled calls (less often where writing
+      would take more than a twentieth of the time) and at the end. Where it exists, the fit goes on from it and ends
+      with bit for bit what it would have ended with; a finished one is returned at once.
+    - `identity`: text that says what `evaluate` depends on (settings, data): a checkpoint goes on only under the same.
 
     A run whose loss or parameters turn non-finite stops there, keeps its last good parameters, and says so in
     `failed_at`; the others go on.
 
+    Ctrl-C ends the fit after the compiled call in flight, with the best models so far and `interrupted` in the history;
+    a second one, or one before the first call has ended, is a `KeyboardInterrupt` as ever.
+
+    **What a checkpoint compares.** Start parameters, keys, states, arrays of the sampler, `steps`, `every`, `identity`,
+    and the program that loss, sampler and optimiser trace to. These are functions, which cannot be compared
+    themselves: what they do on the host, and `evaluate`, is not seen. Another version of JAX is another program. A
+    fit may go on with other `threads`: the updates are then those of the other grouping, whose sums may be rounded
+    otherwise.
+
     **Returns:** `(model, History)`: the model in the form it came in.
 
-    **Raises:** `ValueError` for `steps` or `every` below 1, leaves without the ensemble's axis, or other scores.
+    **Raises:** `ValueError` for `steps` or `every` below 1, leaves without the ensemble's axis, other scores, a
+    checkpoint that is damaged or of another fit; `OSError` that names the checkpoint where it cannot be written.
     """
     keys, single = _as_keys(key)
     if steps < 1 or (every is not None and every < 1):
         raise ValueError(f"steps and every must be at least 1: got {steps} and {every}.")
-    runs = len(keys)
-    if single:
-        state = jax.tree.map(jnp.asarray, state)
-        model, state = _add_axis(model), _add_axis(state)
-    for leaf in [*filter(eqx.is_array, jax.tree.leaves(model)), *jax.tree.leaves(state)]:
-        if jnp.shape(leaf)[:1] != (runs,):
-            raise ValueError(
-                f"every array of an ensemble of {runs} runs needs that leading axis: got {jnp.shape(leaf)}."
-            )
+    model, state = _stacked(model, state, len(keys), single)
     free, fixed = eqx.partition(model, eqx.is_inexact_array)
-    fixed_arrays, static = eqx.partition(fixed, eqx.is_array)
-    opt_state = eqx.filter_vmap(optimiser.init)(free)
-    zeros = jnp.zeros(runs, jnp.int32)
-    everything = (_Run(free, opt_state, state, keys, zeros, zeros - 1), fixed_arrays)
-
-    groups = _split(runs, threads)
-    carried = [jax.tree.map(lambda x, g=g: x[g], everything) for g in groups]
+    fixed, static = eqx.partition(fixed, eqx.is_array)
+    zeros = jnp.zeros(len(keys), jnp.int32)
+    start = (Run(free, eqx.filter_vmap(optimiser.init)(free), state, keys, zeros, zeros - 1), fixed)
+    recipe = Recipe(static, loss, sampler, optimiser)
+    groups = [jax.tree.map(lambda x, g=g: x[g], start) for g in _split(len(keys), threads)]
     chunk = min(every or max(1, steps // 20), steps)
+
     lengths = [chunk] * (steps // chunk) + ([steps % chunk] if steps % chunk else [])
-    begun = time.perf_counter()
-    programs = {n: _compile(n, carried[0], static, loss, sampler, optimiser) for n in sorted(set(lengths))}
-    compiled = time.perf_counter()
 
-    best = [_Best.of(c[0].free, g.stop - g.start) for c, g in zip(carried, groups, strict=True)]
-    losses, scores, done = [], [], 0
-    settings = _thread_settings()
-    with ThreadPoolExecutor(len(groups)) as pool, _bar(steps, progress) as bar:
-        for n in lengths:
+    reached, store = Progress.begun([run for run, _ in groups]), None
+    if checkpoint is not None:
+        facts = {"steps": steps, "every": chunk, "runs": len(keys), "identity": identity, "evaluate": bool(evaluate)}
+        store = Checkpoint(checkpoint, fingerprint(facts, start, recipe))
+        reached = store.read(reached)
+    bar = _bar(steps, reached.done, progress)
+    reached, interrupted = _train(reached, groups, recipe, lengths, evaluate, store, bar)
 
-            def advance(i, n=n):
-                run, values = programs[n](*carried[i])
-                found = None
-                if evaluate is not None:
-                    with ExitStack() as stack:
-                        for setting, value in settings:
-                            stack.enter_context(setting(value))
-                        found = evaluate(eqx.combine(run.free, carried[i][1], static))
-                return run, np.asarray(values), found
-
-            results = list(pool.map(advance, range(len(groups))))
-            done += n
-            for i, (run, _, found) in enumerate(results):
-                carried[i] = (run, carried[i][1])
-                best[i].offer(run.free, found, done, np.asarray(run.failed_at))
-            losses.append(np.concatenate([values for _, values, _ in results]).T)
-            evaluated = [found for *_, found in results if found is not None]
-            if evaluated:
-                scores.append({k: np.concatenate([f[k] for f in evaluated]) for k in evaluated[0]})
-            bar.update(n)
-            bar.set_postfix_str(_postfix(losses[-1], scores), refresh=False)
-            if all((np.asarray(run.failed_at) >= 0).all() for run, *_ in results):
-                break
-    ended = time.perf_counter()
-
-    free = jax.tree.map(lambda *x: jnp.concatenate(x), *[b.free for b in best])
-    model = eqx.combine(free, fixed_arrays, static)
+    best = joined(reached.best)
+    model = eqx.combine(*parted(best.free, [free]), fixed, static)
+    ends = np.cumsum(lengths)
     history = History(
-        np.concatenate(losses),
-        {k: np.stack([s[k] for s in scores]) for k in (scores[0] if scores else {})},
-        np.cumsum(lengths[: len(losses)]),
-        np.concatenate([b.at for b in best]),
-        np.concatenate([np.asarray(run.failed_at) for run, _ in carried]),
-        compiled - begun,
-        ended - compiled,
+        np.concatenate(reached.losses),
+        {k: np.stack([s[k] for s in reached.scores]) for k in (reached.scores[0] if reached.scores else {})},
+        ends[ends <= reached.done],
+        best.at,
+        reached.failed_at,
+        reached.compile_seconds,
+        reached.seconds,
+        interrupted,
     )
     return (jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, model) if single else model), history
 
 
-def _compile(length, example, static, loss, sampler, optimiser):
-    """`length` updates of one group of runs as one executable: `(run, fixed) -> (run, losses [r, length])`."""
+def _train(
+    reached: Progress,
+    groups: Sequence[tuple[Run, PyTree]],
+    recipe: Recipe,
+    lengths: Sequence[int],
+    evaluate: Evaluate | None,
+    store: Checkpoint | None,
+    bar: tqdm,
+) -> tuple[Progress, bool]:
+    """Chunk by chunk to the end, or to the first Ctrl-C: where it came to, and whether it was interrupted."""
+    steps, interrupted = sum(lengths), False
+    todo = [n for n, end in zip(lengths, np.cumsum(lengths), strict=True) if end > reached.done]
+    if _over(reached, steps):
+        return reached, False
+    try:
+        begun = time.perf_counter()
+        programs = {n: compiled(n, groups[0], recipe) for n in sorted(set(todo))}
+        reached = reached._replace(compile_seconds=reached.compile_seconds + time.perf_counter() - begun)
+        begun = time.perf_counter() - reached.seconds
+        with _pool(len(groups)) as pool, bar:
+            for n in todo:
+                advance = _advance(programs[n], reached, groups, recipe, evaluate)
+                futures = [pool.submit(advance, i) for i in range(len(groups))]
+                try:
+                    results = _finished(futures)
+                except KeyboardInterrupt:
+                    interrupted = True
+                    bar.set_postfix_str("interrupted: this chunk is the last; Ctrl-C again drops it")
+                    results = _finished(futures)
+                reached = reached.advanced(n, results, time.perf_counter() - begun)
+                if store is not None:
+                    store.write(reached)
+                bar.update(n)
+                bar.set_postfix_str(_postfix(reached.losses[-1], reached.scores), refresh=False)
+                if interrupted or _over(reached, steps):
+                    break
+    except KeyboardInterrupt:
+        # `reached` is only ever replaced as a whole, so it is whole; a second Ctrl-C goes on out
+        if interrupted or not reached.done:
+            raise
+        interrupted = True
+    if store is not None:
+        store.write(reached, now=True)
+    return reached, interrupted and not _over(reached, steps)
 
-    def member(run: _Run, fixed: PyTree, sampler: Any):
-        def update(run: _Run, _):
-            batch_key, loss_key = jax.random.split(jax.random.fold_in(run.key, run.update))
 
-            def value(free):
-                return loss(eqx.combine(free, fixed, static), run.loss_state, sampler(batch_key), loss_key)
+def _over(reached: Progress, steps: int) -> bool:
+    return reached.done >= steps or bool((reached.failed_at >= 0).all())
 
-            (error, (loss_state, _)), gradient = jax.value_and_grad(value, has_aux=True)(run.free)
-            updates, opt_state = optimiser.update(gradient, run.opt_state, run.free)
-            proposed = (optax.apply_updates(run.free, updates), opt_state, loss_state)
-            sound = _all_finite((error, proposed[0]))
-            going = (run.failed_at < 0) & sound
-            kept = jax.tree.map(
-                lambda new, old: jnp.where(going, new, old),
-                proposed,
-                (run.free, run.opt_state, run.loss_state),
-            )
-            failed_at = jnp.where((run.failed_at < 0) & ~sound, run.update, run.failed_at)
-            error = jnp.where(run.failed_at < 0, error, jnp.nan)
-            return _Run(kept[0], kept[1], kept[2], run.key, run.update + 1, failed_at), error
 
-        return jax.lax.scan(update, run, length=length)
+def _advance(program, reached: Progress, groups, recipe: Recipe, evaluate: Evaluate | None) -> Callable[[int], Any]:
+    """One chunk of one group, for a thread: `i -> (run, losses [r, length], scores or None)`."""
+    settings = _thread_settings()
 
-    dynamic, fixed_sampler = eqx.partition(sampler, eqx.is_array)
+    def advance(i: int):
+        fixed = groups[i][1]
+        run, values = program(reached.runs[i], fixed)
+        found = None
+        if evaluate is not None:
+            with ExitStack() as stack:
+                for setting, value in settings:
+                    stack.enter_context(setting(value))
+                found = evaluate(eqx.combine(run.free, fixed, recipe.static))
+        return run, np.asarray(values), found
 
-    def program(run, fixed, dynamic):
-        sampler = eqx.combine(dynamic, fixed_sampler)
-        if len(run.key) > 1:
-            return jax.vmap(member, in_axes=(0, 0, None))(run, fixed, sampler)
-        # A batch axis of one would send the small products of a CPU to a slower library.
-        run, fixed = jax.tree.map(lambda x: x[0], (run, fixed))
-        out = member(run, fixed, sampler)
-        return jax.tree.map(lambda x: x[None], out)
+    return advance
 
-    executable = jax.jit(program).lower(*example, dynamic).compile()
-    return lambda run, fixed: executable(run, fixed, dynamic)
+
+def _finished(futures: Sequence[Future]) -> list[Any]:
+    """Their results. Waits are short: a signal just as one begins (on Windows: any) is heard only when it ends."""
+    while wait(futures, timeout=0.2).not_done:
+        pass
+    return [future.result() for future in futures]
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for when an error or a second Ctrl-C is on its way out."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _thread_settings():
@@ -215,42 +238,6 @@ def _thread_settings():
     )
 
 
-class _Best:
-    """The best parameters so far of one group of runs, on the device."""
-
-    def __init__(self, free: PyTree, score: np.ndarray, at: np.ndarray):
-        self.free, self.score, self.at = free, score, at
-
-    @staticmethod
-    def of(free: PyTree, runs: int) -> "_Best":
-        return _Best(free, np.full(runs, np.inf), np.zeros(runs, int))
-
-    def offer(self, free: PyTree, found: dict[str, np.ndarray] | None, done: int, failed_at: np.ndarray) -> None:
-        stopped = failed_at >= 0
-        if found is None:
-            better = np.ones(len(self.at), bool)
-        else:
-            score = np.asarray(found.get("score", ()))
-            if score.shape != self.score.shape:
-                raise ValueError(
-                    f'evaluate must return {{"score": [{len(self.at)}], ...}}, one a run: got '
-                    f"{ {k: np.shape(v) for k, v in found.items()} }."
-                )
-            unscored = np.isinf(self.score) & ~np.isfinite(score)
-            better = (score < self.score) | unscored
-            self.score = np.where(score < self.score, score, self.score)
-        self.at = np.where(better | (found is None), np.where(stopped, failed_at, done), self.at)
-
-        def choose(new, old):
-            return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        self.free = jax.tree.map(choose, free, self.free)
-
-
-def _all_finite(tree: PyTree) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
-
-
 def _as_keys(key: Keys) -> tuple[Keys, bool]:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
@@ -259,8 +246,17 @@ def _as_keys(key: Keys) -> tuple[Keys, bool]:
     return (key[None], True) if key.ndim == 0 else (key, False)
 
 
-def _add_axis(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x[None] if eqx.is_array(x) else x, tree)
+def _stacked(model: PyTree, state: PyTree, runs: int, single: bool) -> tuple[PyTree, PyTree]:
+    """Model and state with a leading axis of runs, in arrays of JAX."""
+    if single:
+        state = jax.tree.map(jnp.asarray, state)
+        model, state = jax.tree.map(lambda x: x[None] if eqx.is_array(x) else x, (model, state))
+    for leaf in [*filter(eqx.is_array, jax.tree.leaves(model)), *jax.tree.leaves(state)]:
+        if jnp.shape(leaf)[:1] != (runs,):
+            raise ValueError(
+                f"every array of an ensemble of {runs} runs needs that leading axis: got {jnp.shape(leaf)}."
+            )
+    return model, jax.tree.map(jnp.asarray, state)
 
 
 def _split(runs: int, threads: int | None) -> list[slice]:
@@ -274,12 +270,12 @@ def _split(runs: int, threads: int | None) -> list[slice]:
     return [slice(i * size, (i + 1) * size) for i in range(count)]
 
 
-def _bar(steps: int, progress: bool | None):
+def _bar(steps: int, done: int, progress: bool | None) -> tqdm:
     shown = (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else progress
-    return tqdm(total=steps, unit="update", disable=not shown)
+    return tqdm(total=steps, initial=done, unit="update", disable=not shown)
 
 
-def _postfix(losses: np.ndarray, scores: list[dict[str, np.ndarray]]) -> str:
+def _postfix(losses: np.ndarray, scores: Sequence[dict[str, np.ndarray]]) -> str:
     last = losses[-1]
     text = f"loss {np.median(last[np.isfinite(last)]):.3g}" if np.isfinite(last).any() else "all runs stopped"
     found = scores[-1]["score"] if scores else np.array([])

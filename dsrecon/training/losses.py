@@ -23,10 +23,13 @@ def gtf(
     channels: tuple[bool, ...] | None = None,
     solver: AbstractSolver = Sequential(),
 ) -> Loss:
-    """Mean squared one-step error along windows under generalized teacher forcing.
+    """Mean misfit of the observations along windows under generalized teacher forcing.
 
     Before each step the state is pulled towards the data as seen (`batch.seen`), `z <- z + alpha (encode(x) - z)`;
-    the error is that of the prediction *before* it is pulled. The model is a `Forced` cell, the batch a `Window`.
+    the misfit (the readout's: squared error, or another negative log-likelihood) is that of the prediction *before* it
+    is pulled. Both are taken where the data were observed (`batch.mask`) and nowhere else. The first `memory`
+    predictions of a readout with memory do not count: what they show depends on states before the window. The model
+    is a `Forced` cell, the batch a `Window`.
 
     **Arguments:**
 
@@ -58,14 +61,20 @@ def gtf(
         return jnp.full(steps, state["alpha"] if alpha is None else alpha, dtype)
 
     def loss(model: Forced, state: PyTree, batch: Window, key: Key):
-        x, seen, s = batch
+        x, seen, s, observed = batch
         lead = (x.shape[0], x.shape[1] - 1)
         alphas = jnp.broadcast_to(forcing(state, lead[1], x.dtype), lead)
         mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), (*lead, x.shape[2]))
+        if observed is not None:
+            mask = observed[:, :-1] if mask is None else mask & observed[:, :-1]
         forced = Forcing(seen[:, :-1], alphas, None if s is None else s[:, 1:], mask)
         z0 = jax.vmap(model.readout.start)(seen[:, 0])
         zs = evolve(model, z0, forced, solver=solver, throw=False).zs
-        predicted = jax.vmap(jax.vmap(model.readout.decode))(zs)
-        return jnp.mean((predicted - x[:, 1:]) ** 2), (state, {})
+        misfit = jax.vmap(model.readout.misfit)(zs, x[:, 1:])[:, model.readout.memory :]
+        if observed is None:
+            return jnp.mean(misfit), (state, {})
+        counted = observed[:, 1 + model.readout.memory :]
+        total = jnp.sum(jnp.where(counted, misfit, jnp.zeros_like(misfit)))
+        return total / jnp.maximum(jnp.sum(counted), 1).astype(total.dtype), (state, {})
 
     return loss

@@ -1,0 +1,68 @@
+"""How observations pull on a state: `Forced`, a cell made of a cell and a readout."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact
+
+from dsrecon._types import Inputs, Matrix, State
+from dsrecon.cell import AbstractCell
+from dsrecon.readout.base import AbstractReadout
+
+
+class Forcing(NamedTuple):
+    """The input of a `Forced` cell for one step (or, with a leading axis `t`, for all of them).
+
+    - `x`: the observation that pulls on the state, `[n]`.
+    - `alpha`: how hard, 0 (free running) to 1 (the observed units are replaced).
+    - `s`: external input of the cell itself, or `None`.
+    - `mask`: channels that are observed and forced, `[n]`, or `None` for all. `x` must be finite even where
+      the mask is false: NaN times zero is NaN.
+    """
+
+    x: Inexact[Array, "*t n"]
+    alpha: Inexact[Array, "*t"]
+    s: Inputs = None
+    mask: Bool[Array, "*t n"] | None = None
+
+
+class Forced(AbstractCell):
+    """A cell whose state is pulled towards observations before each step: generalized teacher forcing.
+
+    `z' = cell(z + alpha (encode(x, z, mask) - z), s)`
+
+    with `alpha`, `x`, `mask` and `s` given as data (`Forcing`): constant forcing, sparse forcing (`alpha` is 0
+    or 1 over time), missing observations and free running (`alpha = 0`) are the same cell.
+
+    Reference: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML.
+
+    **Raises:** `ValueError` when the readout is for another state size.
+    """
+
+    cell: AbstractCell
+    readout: AbstractReadout
+
+    def __check_init__(self):
+        if self.cell.state_size != self.readout.state_size:
+            raise ValueError(
+                f"readout.state_size must equal cell.state_size: "
+                f"got {self.readout.state_size} and {self.cell.state_size}."
+            )
+
+    @property
+    def state_size(self) -> int:
+        return self.cell.state_size
+
+    def force(self, z: Inexact[Array, "m"], s: Forcing) -> Inexact[Array, "m"]:
+        """`z + alpha (encode(x, z, mask) - z)`."""
+        return z + s.alpha * (self.readout.encode(s.x, z, s.mask) - z)
+
+    def __call__(self, z: Inexact[Array, "m"], s: Forcing) -> Inexact[Array, "m"]:
+        return self.cell(self.force(z, s), s.s)
+
+    def linearise(self, z: Inexact[Array, "m"], s: Forcing) -> tuple[State, Matrix]:
+        """The cell's own linearisation at the forced state, times that of the forcing."""
+        forced, push = jax.linearize(lambda z: self.force(z, s), z)
+        value, J = self.cell.linearise(forced, s.s)
+        return value, J @ jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype))

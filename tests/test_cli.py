@@ -1,0 +1,321 @@
+"""The command: what it writes and prints, how it fails, and what a full disk leaves."""
+
+import json
+import os
+import subprocess
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import typer
+import xarray as xr
+from typer.testing import CliRunner
+
+from dsrecon import cli, plot, symbolic
+from dsrecon.cli import demos, fits, folder
+from dsrecon.measures import score
+from dsrecon.models import ALRNN
+from dsrecon.readout import IdentityReadout
+from dsrecon.reconstruction import Reconstruction, load
+from dsrecon.scaler import Scaler
+from dsrecon.series import Clock, as_series, labelled
+from dsrecon.systems import Lorenz63, MapCell, simulate
+
+RUN_FOLDER = ("model.eqx", "scores.json", "scores.nc", "symbols.nc", "graph.graphml", "summary.png", "report.md")
+
+
+RUNS = xr.Dataset({"score": ("run", [2.0]), "failure": ("run", [""])}, {"run": [0]}, {"best": 0})
+
+
+def turning():
+    """A cell whose free run neither settles nor leaves: a rotation whose last unit pushes the third."""
+    turn = jnp.array([[jnp.cos(0.3), -jnp.sin(0.3)], [jnp.sin(0.3), jnp.cos(0.3)]])
+    W = jnp.zeros((4, 4)).at[:2, :2].set(turn).at[3, 0].set(1.0).at[2, 3].set(0.2)
+    A, h = jnp.array([0.0, 0.0, 0.5, 0.5]), jnp.array([0.0, 0.0, -0.1, 0.0])
+    return eqx.tree_at(lambda c: (c.A, c.W, c.h), ALRNN(4, 1, key=jax.random.key(0)), (A, W, h))
+
+
+def untrained(series, cell=None):
+    """A model of the series that nobody has fitted: enough for all that is done with one."""
+    series = as_series(series)
+    cell = cell or turning()
+    readout = IdentityReadout(len(series.names), cell.state_size, key=jax.random.key(1))
+    scaler = Scaler.fit(series.values)
+    record = json.dumps({"settings": {}, "runs": RUNS.to_dict()})
+    return Reconstruction(cell, readout, scaler, series.values[0], series.clock, series.names, series.units, record)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    values = simulate(Lorenz63(), 2000, dt=0.02).values
+    near = np.linalg.norm((values - values.mean(0))[:, :2] / values.std(0)[:2], axis=1)
+    first = int(np.argmax((near > 0.8) & (near < 1.2)))  # where `turning` turns inside the range of the data
+    values = values[first : first + 1200]
+    return labelled(values, ("x", "y", "z"), Clock(0.02, 3.0, "s"), units=("mV", "", "m"))
+
+
+@pytest.fixture(scope="module")
+def model(truth):
+    return untrained(truth)
+
+
+@pytest.fixture
+def run(truth, model, tmp_path):
+    """A run folder with what the inspecting commands read: the model, and symbols of the truth."""
+    path = tmp_path / "run"
+    path.mkdir()
+    model.save(path / "model.eqx")
+    symbolic.write_symbols(symbolic.encode(model, truth), path / "symbols.nc")
+    truth.to_pandas().to_csv(tmp_path / "lorenz.csv")
+    return path
+
+
+class Tanh(eqx.Module):
+    """A map that is not piecewise linear."""
+
+    def __call__(self, x):
+        return jnp.tanh(x)
+
+
+def command(*arguments, code=0):
+    done = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert done.exit_code == code, done.output
+    if code == 1:  # one line, no traceback
+        assert isinstance(done.exception, SystemExit)
+        assert done.stderr.startswith("dsrecon: ") and done.stderr.count("\n") == 1
+    return done
+
+
+# symbols
+
+
+@pytest.mark.parametrize("form", ["csv", "dot", "json", "netcdf", "graphml"])
+def test_symbols_writes_every_form_of_what_the_run_folder_holds(form, run):
+    before = {p.name for p in run.iterdir()}
+    coded = symbolic.read_symbols(run / "symbols.nc")
+    graph = symbolic.transition_graph(coded)
+    done = command("symbols", run, "--format", form)
+    names = {"csv": {"symbols.csv"}, "dot": {"graph.dot"}, "json": {"symbols.json", "graph.json"}}
+    names |= {"netcdf": {"symbols.nc"}, "graphml": {"graph.graphml"}}
+    assert {p.name for p in run.iterdir()} == before | names[form]
+    for name in names[form]:
+        assert str(run / name) in done.stdout
+        if name.startswith("graph"):
+            back = symbolic.read_graph(run / name)
+            assert dict(back.nodes(data=True)) == dict(graph.nodes(data=True)) and dict(back.edges) == dict(graph.edges)
+        else:
+            back = symbolic.read_symbols(run / name)
+            xr.testing.assert_identical(back, coded[["symbol", "observation"]] if form == "csv" else coded)
+
+
+def test_symbols_prints_regions_words_and_entropies(run):
+    printed = command("symbols", run).stdout
+    coded = symbolic.read_symbols(run / "symbols.nc")
+    assert f"{coded.attrs['regions_visited']} linear regions are visited in 1,200 steps (series)." in printed
+    assert f"{coded['visits'].values[0] / 1200:.2%}" in printed and "mean dwell time (s)" in printed
+    words = symbolic.block_entropies(coded, 8)
+    for i in range(8):
+        count, entropy, rate = (words[name].values[i] for name in ("words", "entropy", "rate"))
+        assert f"{i + 1:>6}{count:>9}{entropy:>10.4f}{rate:>10.4f}" in printed
+    growth = symbolic.topological_entropy(symbolic.transitions(coded))
+    assert f"{growth:.4f} nats per step" in printed
+
+
+def test_symbols_of_a_model_file_or_with_steps_are_those_of_a_free_run(run, model, tmp_path):
+    command("symbols", run / "model.eqx", "--format", "json", "--steps", 300, "--out", tmp_path / "free.json")
+    wanted = symbolic.encode(model, steps=300, discard=30)
+    xr.testing.assert_identical(symbolic.read_symbols(tmp_path / "free.json"), wanted)
+    command("symbols", run, "--format", "json", "--steps", 300, "--out", tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "free.json").read_bytes()
+    (run / "symbols.nc").unlink()
+    assert "visited in 10,000 steps (free run)" in command("symbols", run, "--format", "netcdf").stdout
+    assert symbolic.read_symbols(run / "symbols.nc").sizes["time"] == 10_000
+
+
+def test_a_few_steps_of_many_regions_are_shown_with_care():
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    many = untrained(values, cell=ALRNN(8, 5, key=jax.random.key(0)))
+    printed = cli.inspection.summary(symbolic.encode(many, values))
+    assert "rarer regions" in printed and "too long for so few steps: biased low" in printed
+    assert "units of time" in printed
+
+
+def test_symbols_tells_in_a_line_what_is_wrong(run, truth, tmp_path):
+    curved = untrained(truth, cell=MapCell(Tanh(), 3)).save(tmp_path / "curved.eqx")
+    for arguments, message in (
+        ([tmp_path / "none"], "none"),
+        ([tmp_path], "model.eqx"),
+        ([run, "--out", tmp_path / "a.dot"], "must end in .csv, as --format csv does"),
+        ([run, "--out", tmp_path / "missing" / "a.csv"], "a.csv"),
+        ([run / "symbols.nc"], "symbols.nc"),
+        ([curved], "symbols are its linear regions: got MapCell"),
+    ):
+        assert message in command("symbols", *arguments, code=1).stderr
+    (run / "symbols.nc").write_bytes((run / "symbols.nc").read_bytes()[:1000])
+    assert f"{run / 'symbols.nc'} is not netCDF 4, or was cut off" in command("symbols", run, code=1).stderr
+    assert {p.name for p in run.iterdir()} == {"model.eqx", "symbols.nc"}
+
+
+# score
+
+
+def test_score_prints_and_keeps_the_table(run, truth, tmp_path):
+    done = command("score", run, tmp_path / "lorenz.csv")
+    rows = json.loads((run / "scores-lorenz.json").read_text())
+    table = score(load(run / "model.eqx"), truth)
+    assert [row["measure"] for row in rows] == table["measure"].values.tolist()
+    for row, value in zip(rows, table["value"].values, strict=True):
+        assert row["value"] == pytest.approx(value, rel=1e-6)  # times came from text
+        assert row["measure"] in done.stdout
+    assert "Warning: " in done.stdout and "the attractor is not well reproduced" in done.stdout
+
+
+@pytest.mark.parametrize("ending", ["nc", "npy"])
+def test_score_reads_other_files_and_chosen_columns(ending, run, truth, tmp_path):
+    file = tmp_path / f"other.{ending}"
+    if ending == "npy":
+        np.save(file, truth.values)
+        command("score", run, file, "--time-step", 0.02)
+    else:
+        truth.to_dataset("variable")[["z", "y", "x"]].to_netcdf(file, engine="h5netcdf")
+        assert "variables must be ('x', 'y', 'z')" in command("score", run, file, code=1).stderr
+        assert not (run / "scores-other.json").exists()
+        command("score", run / "model.eqx", file, "--columns", "x, y, z")
+    assert "d_h" in [row["measure"] for row in json.loads((run / "scores-other.json").read_text())]
+
+
+def test_a_truth_that_does_not_fit_the_model_is_told_in_a_line(run, truth, tmp_path):
+    np.save(tmp_path / "short.npy", truth.values[:300])
+    for arguments, message in (
+        (["none.csv"], "no file"),
+        (["lorenz.csv", "--columns", "x,y"], "variables must be ('x', 'y', 'z'), those of the model: got ('x', 'y')"),
+        (["lorenz.csv", "--columns", "w"], "has no column 'w'"),
+        (["lorenz.csv", "--time-step", "0.5"], "time_step=0.5 contradicts the times"),
+        (["short.npy"], "truth must have at least 400 samples: got 300"),
+    ):
+        file, *options = arguments
+        assert message in command("score", run, tmp_path / file, *options, code=1).stderr
+    assert {p.name for p in run.iterdir()} == {"model.eqx", "symbols.nc"}
+
+
+def test_a_model_that_leaves_the_data_is_scored_and_has_failed(run, truth, tmp_path):
+    cell = turning()
+    far = eqx.tree_at(lambda c: c.h, cell, cell.h.at[2].set(10.0))  # ten standard deviations
+    untrained(truth, cell=far).save(tmp_path / "wild.eqx")
+    done = command("score", tmp_path / "wild.eqx", tmp_path / "lorenz.csv", code=1)
+    assert "the reconstruction has failed: 100.0 % of the free run lies outside the range" in done.stderr
+    rows = {row["measure"]: row for row in json.loads((tmp_path / "scores-lorenz.json").read_text())}
+    assert rows["outside"]["value"] == 1.0 and "outside" in done.stdout
+
+
+# demo and fit
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The commands with a model that needs no fit; records what was passed to `reconstruct`."""
+    calls = []
+
+    def given(series, **options):
+        calls.append(options)
+        return untrained(series)
+
+    monkeypatch.setattr(fits, "reconstruct", given)
+    monkeypatch.setattr(demos, "STEPS", 1000)
+    return calls
+
+
+def test_fit_writes_a_whole_run_folder_that_the_other_commands_read(quick, run, tmp_path):
+    out = tmp_path / "fitted"
+    command("fit", tmp_path / "lorenz.csv", "--out", out)
+    assert {p.name for p in out.iterdir()} == set(RUN_FOLDER) and quick == [{"key": 0}]
+    command("symbols", out, "--format", "dot")
+    command("score", out, tmp_path / "lorenz.csv")
+    assert {p.name for p in out.iterdir()} == {*RUN_FOLDER, "graph.dot", "scores-lorenz.json"}
+    measures = xr.load_dataset(out / "scores.nc", engine="h5netcdf")["measure"].values.tolist()
+    assert measures == [row["measure"] for row in json.loads((out / "scores.json").read_text())]
+    assert all(title in (out / "report.md").read_text() for title in ("## Scores", "## Choices", "## Symbols"))
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_fit(quick, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = command("demo", "--out", tmp_path / "file" / "run", code=1)
+    assert "cannot write to the output folder" in done.stderr and quick == []
+
+
+# a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 512 KiB, and what sets its free space."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", path], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+
+    def leave(kilobytes):
+        (path / "filler").write_bytes(b"")
+        space = os.statvfs(path)
+        (path / "filler").write_bytes(b"\0" * (space.f_bavail * space.f_frsize - 1024 * kilobytes))
+
+    try:
+        yield path, leave
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def whole(path):
+    """Whether a file of a run folder can be read to its end."""
+    readers = {
+        "model.eqx": load,
+        "scores.json": lambda p: json.loads(p.read_text()),
+        "scores.nc": lambda p: xr.load_dataset(p, engine="h5netcdf"),
+        "symbols.nc": symbolic.read_symbols,
+        "graph.graphml": symbolic.read_graph,
+        "summary.png": lambda p: p.read_bytes().index(b"IEND"),
+        "report.md": lambda p: p.read_text().index("## Files"),
+    }
+    readers[path.name](path)
+    return True
+
+
+def test_a_full_disk_is_told_by_the_file_and_leaves_whole_files_only(small_disk, truth, model, monkeypatch, capsys):
+    disk, leave = small_disk
+    table, figure = score(model, truth), plot.symbols(symbolic.encode(model, truth))
+    monkeypatch.setattr(folder, "score", lambda *a, **k: table)  # once is enough
+    monkeypatch.setattr(folder.plot, "summary", lambda *a, **k: figure)
+    out = disk / "run"
+    out.mkdir()
+    folder.write_run(out, model, truth, ["A test."])
+    assert {p.name for p in out.iterdir()} == set(RUN_FOLDER) and all(whole(p) for p in out.iterdir())
+    pages = [-(-(out / name).stat().st_size // 4096) for name in RUN_FOLDER]  # that each file takes
+    (out / "report.md").write_text("the last report\n## Files")
+    capsys.readouterr()
+    for k, name in enumerate(RUN_FOLDER):
+        for old in RUN_FOLDER[:-1]:
+            (out / old).unlink(missing_ok=True)
+        leave(4 * (sum(pages[: k + 1]) - 1))  # a page too little for this file
+        with pytest.raises(typer.Exit) as exit:
+            folder.write_run(out, model, truth, ["A test."])
+        error = capsys.readouterr().err
+        assert exit.value.exit_code == 1 and error.count("\n") == 1
+        assert "No space left on device" in error and str(out / name) in error
+        assert {p.name for p in out.iterdir()} == {*RUN_FOLDER[:k], "report.md"}
+        assert all(whole(p) for p in out.iterdir())
+        assert (out / "report.md").read_text().startswith("the last report")
+
+
+@pytest.mark.parametrize("form", ["csv", "dot", "json", "netcdf", "graphml"])
+def test_symbols_on_a_full_disk_names_the_file_and_leaves_the_old_one(form, small_disk, run, tmp_path):
+    disk, leave = small_disk
+    ending = {"netcdf": "nc"}.get(form, form)
+    out = disk / f"out.{ending}"
+    out.write_text("old")
+    leave(0)
+    error = command("symbols", run, "--format", form, "--out", out, code=1).stderr
+    assert f"out.{ending}" in error and "No space left on device" in error
+    assert out.read_text() == "old" and {p.name for p in disk.iterdir()} == {"filler", out.name}
