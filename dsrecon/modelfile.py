@@ -6,7 +6,6 @@ in the order of the structure.
 """
 
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -117,18 +116,11 @@ def _write(path: str | os.PathLike, tree: Any, format: str, name: str) -> Path:
         "sha256": _checksum(encoded, body),
         "tree": encoded,
     }
-    try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n" + body)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(Path(path).parent)
-    except OSError as error:
-        if error.filename == str(Path(path)):
-            raise
-        # a full disk is reported without the name of the file
-        text = f"cannot write: {error.strerror or error}"
-        raise OSError(error.errno or errno.EIO, text, str(path)) from error
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(json.dumps(header).encode() + b"\n" + body)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(Path(path).parent)
     return Path(path)
 
 

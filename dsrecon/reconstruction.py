@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -162,18 +163,23 @@ class Reconstruction(eqx.Module):
         values = self.observe(run.zs, key=key)[discard:]
         return labelled(values, self.names, self.clock, first=self.offset + discard + 1, units=self.units)
 
-    def filter(self, series: Any, inputs: Any = None) -> Inexact[Array, "t m"]:
-        """Latent states along an observed series, every observation imposed (`alpha = 1`).
+    def filter(self, series: Any, inputs: Any = None, *, alpha: float | None = None) -> Inexact[Array, "t m"]:
+        """Latent states along an observed series, by forcing: `z_t <- z_t + alpha (encode(x_t, z_t) - z_t)`.
 
-        Where a value is missing (NaN) nothing is imposed: the cell carries on by itself. With an embedding the first
-        state is that of sample `offset`.
+        Where a value is missing (NaN) nothing pulls: the cell carries on by itself. With an embedding the first state
+        is that of sample `offset`.
 
         **Arguments:** `series`: as `reconstruct` takes it, with the variables of the model in their order; `inputs`:
-        external inputs, row for row with the series.
+        external inputs, row for row with the series; `alpha`: how hard the observations pull, 0 to 1. Default: 1, every
+        observation is imposed; but the strength of the training (`settings["alpha"]`) where the state has hidden units,
+        which under another forcing need not come to the values that they had in training.
 
-        **Returns:** `[t - offset, m]`. **Raises:** `ValueError` for other variables, another time step, or inputs that
-        do not fit.
+        **Returns:** `[t - offset, m]`. **Raises:** `ValueError` for other variables, another time step, inputs that
+        do not fit, or an alpha out of range.
         """
+        alpha = self.pull if alpha is None else alpha
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1]: got {alpha}.")
         matched = self.matched(as_series(series))
         s = self.driven(inputs, matched.clock, len(matched.values))
         x, mask = self.presented(self.embedded(matched).values)
@@ -182,15 +188,24 @@ class Reconstruction(eqx.Module):
         if len(x) == 1:
             return z0[None]
         s = None if s is None else s[self.offset + 1 :]
-        forcing = Forcing(x[:-1], jnp.ones(len(x) - 1, x.dtype), s, None if mask is None else mask[:-1])
-        zs = evolve(Forced(self.cell, self.readout), z0, forcing).zs  # pyright: ignore[reportCallIssue]
-        return jnp.concatenate([z0[None], _impose(self.readout, x[1:], zs, None if mask is None else mask[1:])])
+        forcing = Forcing(x, jnp.full(len(x), alpha, x.dtype), None, mask)
+        before = jax.tree.map(lambda v: v[:-1], forcing)._replace(s=s)
+        forced = Forced(self.cell, self.readout)  # pyright: ignore[reportCallIssue]
+        zs = evolve(forced, z0, before).zs
+        return jnp.concatenate([z0[None], _forced(forced, zs, jax.tree.map(lambda v: v[1:], forcing))])
+
+    @property
+    def pull(self) -> float:
+        """The forcing strength that `filter` uses when none is given: see there."""
+        trained = self.settings.get("alpha", {}).get("value")
+        hidden = self.cell.state_size > self.readout.observed_size
+        return float(trained) if hidden and isinstance(trained, int | float) else 1.0
 
     def forecast(self, context: Any, steps: int, *, inputs: Any = None, throw: bool = True) -> xr.DataArray:
         """Go on from an observed stretch.
 
         **Arguments:** `context`: a series as `reconstruct` takes it, at least two rows (and longer than the span of an
-        embedding); the state is synchronised to it by full forcing; `steps`: how far ahead; `inputs`: external inputs
+        embedding); the state is synchronised to it by `filter`; `steps`: how far ahead; `inputs`: external inputs
         of the context and of the `steps` after it, one below the other; `throw`: raise on divergence.
 
         **Returns:** `DataArray(time, variable)` in the units of the data; time goes on where the context ends.
@@ -295,7 +310,5 @@ def _observe(readout: AbstractReadout, zs: Float[Array, "t m"], key: Key | None)
 
 
 @eqx.filter_jit
-def _impose(
-    readout: AbstractReadout, xs: Float[Array, "t n"], zs: Float[Array, "t m"], mask: Bool[Array, "t n"] | None
-) -> Float[Array, "t m"]:
-    return eqx.filter_vmap(readout.encode)(xs, zs, mask)
+def _forced(forced: Forced, zs: Float[Array, "t m"], forcing: Forcing) -> Float[Array, "t m"]:
+    return eqx.filter_vmap(forced.force)(zs, forcing)

@@ -12,20 +12,20 @@ import jax
 import numpy as np
 
 from dsrecon import plot, reconstruct, score, simulate
-from dsrecon.systems import Roessler
+from dsrecon.systems import Lorenz63
 
 small = os.environ.get("DSRECON_EXAMPLE_SIZE") == "small"  # what continuous integration runs
 updates = 400 if small else None
 
 # %% [markdown]
 # ## The trials
-# Eight records of the Roessler system, 5 % observation noise. The third lost its variable `z`.
+# Eight records of the Lorenz-63 system, 5 % observation noise. The third lost its variable `z`.
 
 # %%
 rng = np.random.default_rng(0)
-lengths = rng.integers(600, 3_000, size=8)
+lengths = rng.integers(500, 1_500, size=8) if small else rng.integers(1_500, 6_000, size=8)
 trials = [
-    simulate(Roessler(), int(n), start=rng.normal(size=3), discard=300, noise=0.05, key=jax.random.key(i))
+    simulate(Lorenz63(), int(n), start=rng.normal(size=3), discard=500, noise=0.05, key=jax.random.key(i))
     for i, n in enumerate(lengths)
 ]
 trials[2] = trials[2].where(trials[2]["variable"] != "z")
@@ -44,7 +44,7 @@ print(model.runs.to_dataframe().to_string())
 # ## Scored against one long true series
 
 # %%
-truth = simulate(Roessler(), 20_000)
+truth = simulate(Lorenz63(), 5_000 if small else 40_000)
 print(score(model, truth)[["value", "floor"]].to_dataframe().to_string())
 
 # %% [markdown]
@@ -56,5 +56,5 @@ for trial in trials[:3]:
     if not np.isnan(trial.values).all(0).any():
         print(model.forecast(trial, 3).values.round(2).tolist())
 
-free = model.simulate(5_000, discard=500)
-plot.save(plot.attractor(truth[:5_000], free), "several-trials.png")
+free = model.simulate(8_000, discard=500, throw=False)
+plot.save(plot.attractor(truth[:8_000], free), "several-trials.png")

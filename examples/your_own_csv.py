@@ -86,5 +86,4 @@ print("mean absolute error:", np.abs(future - shown.values).mean("time").values)
 
 # %%
 free = model.simulate(1_000, inputs=inputs[1:1_001])
-filled = series.to_xarray()[:1_000].interpolate_na("time").bfill("time")
-plot.save(plot.series(filled, free), "your-own-series.png")
+plot.save(plot.series(series.to_xarray()[:1_000], free), "your-own-series.png")

@@ -1,5 +1,6 @@
 """The command: what it writes and prints, how it fails, and what a full disk leaves."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,8 +14,8 @@ import typer
 import xarray as xr
 from typer.testing import CliRunner
 
-from dsrecon import cli, plot, symbolic
-from dsrecon.cli import demos, fits, folder
+from dsrecon import cli, datasets, plot, reconstruct, symbolic
+from dsrecon.cli import demos, fits, folder, heart
 from dsrecon.measures import score
 from dsrecon.models import ALRNN
 from dsrecon.readout import IdentityReadout
@@ -230,13 +231,101 @@ def quick(monkeypatch):
 def test_fit_writes_a_whole_run_folder_that_the_other_commands_read(quick, run, tmp_path):
     out = tmp_path / "fitted"
     command("fit", tmp_path / "lorenz.csv", "--out", out)
-    assert {p.name for p in out.iterdir()} == set(RUN_FOLDER) and quick == [{"key": 0}]
+    assert {p.name for p in out.iterdir()} == set(RUN_FOLDER) and len(quick) == 1
+    chosen = {name: value for name, value in quick[0].items() if value is not None}
+    assert chosen == {"key": 0, "checkpoint": out / "fit.checkpoint"}, "no hyperparameter is passed"
     command("symbols", out, "--format", "dot")
     command("score", out, tmp_path / "lorenz.csv")
     assert {p.name for p in out.iterdir()} == {*RUN_FOLDER, "graph.dot", "scores-lorenz.json"}
     measures = xr.load_dataset(out / "scores.nc", engine="h5netcdf")["measure"].values.tolist()
     assert measures == [row["measure"] for row in json.loads((out / "scores.json").read_text())]
     assert all(title in (out / "report.md").read_text() for title in ("## Scores", "## Choices", "## Symbols"))
+
+
+def test_several_files_are_several_trials_and_inputs_are_no_variables(quick, truth, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(fits, "write_run", lambda *a: shown.append(a))
+    for name, rows in (("a", slice(0, 500)), ("b", slice(500, 1200))):
+        frame = truth[rows].to_pandas()
+        frame.loc[frame.index[3], "x"] = np.nan
+        frame.drop(index=frame.index[10]).to_csv(tmp_path / f"{name}.csv")
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    done = command("fit", *files, "--out", tmp_path / "out", code=1)
+    assert "times must be equidistant" in done.stderr and "--resample" in done.stderr
+    kept = []
+    monkeypatch.setattr(fits, "reconstruct", lambda series, **o: kept.append((series, o)) or untrained(truth))
+    done = command("fit", *files, "--inputs", "z", "--resample", "0.02", "--out", tmp_path / "out")
+    (series, options), (_, _, longest, about, drive) = kept[0], shown[0]
+    assert [trial.names for trial in series] == [("x", "y")] * 2 and [len(t.values) for t in series] == [500, 700]
+    assert [one.names for one in options["inputs"]] == [("z",)] * 2
+    assert np.isnan(series[0].values).sum(0).tolist() == [2, 1], "an empty cell, and a lost row"
+    assert len(longest) == 700 and drive.names == ("z",) and "in 2 trials" in about[0] and "missing" in about[1]
+    assert "1,200 samples in 2 trials" in done.stdout
+    done = command("fit", files[0], "--inputs", "x,y,z", "--resample", "0.02", "--out", tmp_path / "out", code=1)
+    assert "inputs must leave a column to fit: got all of ('x', 'y', 'z')" in done.stderr
+
+
+def test_a_fit_that_was_broken_off_goes_on_and_tidies_up(quick, run, tmp_path, monkeypatch):
+    out = tmp_path / "fitted"
+    out.mkdir()
+    (out / "fit.checkpoint").write_bytes(b"of another fit")
+
+    def refusing(series, *, checkpoint, **_):
+        raise ValueError(f"{checkpoint} is not a checkpoint")
+
+    monkeypatch.setattr(fits, "reconstruct", refusing)
+    done = command("fit", tmp_path / "lorenz.csv", "--out", out, code=1)
+    assert "delete it to start anew" in done.stdout and "is not a checkpoint" in done.stderr
+    assert (out / "fit.checkpoint").exists(), "what could not be read is left alone"
+    monkeypatch.setattr(fits, "write_run", lambda *a: None)
+    monkeypatch.setattr(fits, "reconstruct", lambda series, **_: untrained(series))
+    command("fit", tmp_path / "lorenz.csv", "--out", out)
+    assert not (out / "fit.checkpoint").exists()
+
+
+def test_an_interrupted_fit_keeps_its_checkpoint_and_says_so(run, tmp_path, monkeypatch):
+    def interrupted(series, *, checkpoint, **_):
+        checkpoint.write_bytes(b"half-way")
+        model = untrained(series)
+        record = {**json.loads(model.record), "settings": {"interrupted": {"value": 1200, "reason": "by hand"}}}
+        return dataclasses.replace(model, record=json.dumps(record))
+
+    monkeypatch.setattr(fits, "reconstruct", interrupted)
+    monkeypatch.setattr(fits, "write_run", lambda *a: None)
+    done = command("fit", tmp_path / "lorenz.csv", "--out", tmp_path / "fitted")
+    assert "Stopped after 1,200 updates: the best model so far is kept." in done.stdout
+    assert (tmp_path / "fitted" / "fit.checkpoint").exists()
+
+
+def test_the_demonstration_of_a_heart_reports_its_embedding_and_its_beats(tmp_path, monkeypatch):
+    calls = []
+
+    def quickly(series, **options):
+        calls.append(options)
+        return reconstruct(series, **{**options, "steps": 40, "runs": 2, "progress": False})
+
+    monkeypatch.setattr(fits, "reconstruct", quickly)
+    monkeypatch.setattr(heart, "write_run", lambda folder, result, series, about: shown.extend(about))
+    shown = []
+    with jax.numpy_dtype_promotion("standard"):
+        done = command("demo", "ecg", "--out", tmp_path / "ecg")
+    assert "Embedding, lag: 7" in done.stdout and "mutual information" in done.stdout
+    assert (tmp_path / "ecg" / "embedding.png").read_bytes().startswith(b"\x89PNG")
+    assert "R-R intervals" in shown[2] or "no beats" in shown[2]
+    assert "PhysioNet" in shown[0] and "214 to 300 s" in shown[0] and calls[0]["validation"] == 0.4
+
+
+def test_beats_of_the_data_are_all_within_reach_of_themselves():
+    series = datasets.resting_ecg()
+
+    class Same:
+        clock = Clock(1 / 72)
+
+        def simulate(self, steps, discard):
+            return series[:steps]
+
+    said = heart.heartbeats(Same(), series)
+    assert "90%" in said.replace("91%", "90%").replace("89%", "90%"), said  # of the 5-95 % range, by its meaning
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused_before_the_fit(quick, tmp_path):

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from dsrecon.measures.chaos import VERDICTS, chaos_test
+from dsrecon.measures.chaos import VERDICTS, _growth, _states, chaos_test
 from dsrecon.measures.embedding import choose_embedding, decorrelation_time, false_neighbours, mutual_information
 
 
@@ -140,15 +140,24 @@ def test_pairs_with_a_gap_are_left_out():
     assert mutual_information(gap, 3, bins=5)[1][3] == pytest.approx(wanted, rel=1e-12)
 
 
-def test_false_neighbours_are_those_of_a_plain_loop():
-    x = flow("roessler", 400, 0.1)
-    dimensions, share = false_neighbours(x, 5, 3, theiler=12)
-    vectors = np.stack([x[i : len(x) - 15 + i] for i in (0, 5, 10, 15)], axis=1)
+@pytest.mark.parametrize(
+    ("make", "lag", "theiler"),
+    [
+        (lambda: flow("roessler", 400, 0.1), 5, 12),
+        (lambda: noisy(autoregressive([1.8, -0.85], 400), 0.01), 1, 1),  # neighbours in time are neighbours in space
+        (lambda: np.random.default_rng(7).normal(size=400), 2, 3),  # neighbours too far to be any
+    ],
+    ids=["roessler", "smooth noise", "white noise"],
+)
+def test_false_neighbours_are_those_of_a_plain_loop(make, lag, theiler):
+    x = make()
+    dimensions, share = false_neighbours(x, lag, 3, theiler=theiler)
+    vectors = np.stack([x[i : len(x) - 3 * lag + i] for i in lag * np.arange(4)], axis=1)
     for d in dimensions:
         false = 0
         for t, v in enumerate(vectors):
             distance = np.linalg.norm(vectors[:, :d] - v[:d], axis=1)
-            distance[np.abs(np.arange(len(vectors)) - t) <= 12] = np.inf
+            distance[np.abs(np.arange(len(vectors)) - t) <= theiler] = np.inf
             near = distance.argmin()
             apart = abs(vectors[near, d] - v[d])
             false += apart > 15 * distance[near] or np.hypot(apart, distance[near]) > 2 * x.std()
@@ -210,6 +219,14 @@ def test_more_dimensions_than_needed_add_no_growth():
     found = chaos_test(flow("van der pol", 1000, 0.2), seed=0, surrogates=19)
     assert found.verdict == VERDICTS[1]
     assert abs(found.growth) < 0.02 and found.unpredicted < 1e-3
+
+
+def test_directions_that_are_not_filled_have_no_growth():
+    x = henon(1500)
+    x = ((x - x.mean()) / x.std())[:, None]
+    needed, more = (_growth(_states(x, d, d), 1, 1, 12)[0] for d in (2, 3))
+    assert needed == pytest.approx(0.419, abs=0.04)
+    assert more == pytest.approx(0.419, abs=0.06)  # 0.76 where slopes across the sheet are let in
 
 
 def test_several_channels_are_taken_together():

@@ -16,6 +16,9 @@ app = typer.Typer(
 Out = Annotated[Path | None, typer.Option(help="Folder to write to (made when missing).")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Columns = Annotated[str | None, typer.Option(help="Columns to take, separated by commas (default: all).")]
+Inputs = Annotated[
+    str | None, typer.Option(help="Columns that drove the system (external inputs), separated by commas.")
+]
 TimeStep = Annotated[float | None, typer.Option(help="Time between samples, if the file has no times.")]
 
 Resample = Annotated[

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dsrecon.cli.command import Columns, Out, Resample, Seed, TimeStep, app, chosen, fail
+from dsrecon.cli.command import Columns, Inputs, Out, Resample, Seed, TimeStep, app, fail
+from dsrecon.cli.driven import read_driven
 from dsrecon.cli.folder import made, write_run
-from dsrecon.data import read_series
 from dsrecon.reconstruct import reconstruct
 from dsrecon.reconstruction import Reconstruction
-from dsrecon.series import Series
 
 CHECKPOINT = "fit.checkpoint"
 
@@ -19,9 +18,7 @@ CHECKPOINT = "fit.checkpoint"
 def fit_files(
     files: Annotated[list[Path], typer.Argument(help="Series to fit: .csv, .nc or .npy; several are several trials.")],
     columns: Columns = None,
-    inputs: Annotated[
-        str | None, typer.Option(help="Columns that drove the system (external inputs), separated by commas.")
-    ] = None,
+    inputs: Inputs = None,
     time_step: TimeStep = None,
     resample: Resample = None,
     lag: Annotated[int | None, typer.Option(min=1, help="Lag of the delay embedding of one column, samples.")] = None,
@@ -34,15 +31,12 @@ def fit_files(
     Empty cells are missing values. A fit that was broken off goes on where it stood when the same command is given
     again; Ctrl-C ends it with the best model so far.
     """
-    taken, driving = chosen(columns), chosen(inputs)
     try:
-        trials = [read_series(f, columns=taken, time_step=time_step, resample=resample) for f in files]
-        if driving and taken is None:
-            trials = [_without(trial, driving) for trial in trials]
-        drives = [read_series(f, columns=driving, time_step=time_step, resample=resample) for f in files if driving]
+        read = [read_driven(f, columns, inputs, time_step=time_step, resample=resample) for f in files]
     except (ValueError, OSError) as error:
         fail(error)
     folder = made(out or Path(f"dsrecon-{files[0].stem}"))
+    trials, drives = [series for series, _ in read], [drive for _, drive in read if drive is not None]
     samples = sum(len(trial.values) for trial in trials)
     named = f"{samples:,} samples" + (f" in {len(trials)} trials" if len(trials) > 1 else "")
     typer.echo(f"Reconstructing {', '.join(trials[0].names)} from {named} ...")
@@ -78,15 +72,3 @@ def fitted(folder: Path, series: Any, **settings: Any) -> Reconstruction:
     else:
         checkpoint.unlink(missing_ok=True)
     return result
-
-
-def _without(trial: Series, names: list[str]) -> Series:
-    """The series without the columns that drive it."""
-    kept = [i for i, name in enumerate(trial.names) if name not in names]
-    if not kept:
-        raise ValueError(f"inputs must leave a column to fit: got all of {trial.names}.")
-    return trial._replace(
-        values=trial.values[:, kept],
-        names=tuple(trial.names[i] for i in kept),
-        units=tuple(trial.units[i] for i in kept),
-    )

@@ -44,7 +44,7 @@ def write_run(
     """
     typer.echo("Scoring, coding as symbols, drawing ...")
     try:
-        length = min(RUN, truth.sizes["time"] // 2)
+        length = min(RUN, (truth.sizes["time"] - result.offset) // 2)
         table = score(result, truth, steps=length, inputs=inputs)
         points = result.in_coordinates(truth)
         first = points.values[np.isfinite(points.values).all(1)][0]

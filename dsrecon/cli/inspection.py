@@ -8,10 +8,10 @@ import numpy as np
 import typer
 import xarray as xr
 
-from dsrecon.cli.command import Columns, TimeStep, app, chosen, fail
+from dsrecon.cli.command import Columns, Inputs, Resample, TimeStep, app, fail
+from dsrecon.cli.driven import read_driven
 from dsrecon.cli.folder import RUN, beside, model, write_scores
 from dsrecon.cli.report import READABLE, scores_table
-from dsrecon.data import read_series
 from dsrecon.measures.score import score
 from dsrecon.symbolic import (
     block_entropies,
@@ -88,11 +88,14 @@ def score_file(
     run: Run,
     truth: Annotated[Path, typer.Argument(help="Series to score against: .csv, .nc or .npy.")],
     columns: Columns = None,
+    inputs: Inputs = None,
     time_step: TimeStep = None,
+    resample: Resample = None,
 ) -> None:
     """Score a model against the series in a file; the table goes to scores-<file>.json in the run folder too."""
     try:
-        table = score(model(run), read_series(truth, columns=chosen(columns), time_step=time_step))
+        series, drive = read_driven(truth, columns, inputs, time_step=time_step, resample=resample)
+        table = score(model(run), series, inputs=drive)
         path = write_scores(table, beside(run) / f"scores-{truth.stem}.json")
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)

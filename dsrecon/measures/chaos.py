@@ -89,7 +89,12 @@ def chaos_test(
 
     **Raises:** `ValueError` for another shape, NaN (cut the longest complete stretch), or numbers out of range.
 
-    **Measured** MEASURED
+    **Measured** by `benchmarks/chaos_test.py` at 2,000 samples, 5 % noise on the values. Linear null rejected at level
+    0.05, of 100 runs each: white noise 4, AR(1) 6, AR(2) oscillator 3, a cubed AR(2) 6 (3 of them said to be chaotic:
+    strong noise through a steep gauge passes the second test). Regular, of 20 each: sine, two frequencies, van der Pol
+    with noise on the values or in the motion, threshold AR(1): none chaotic; a sine with 5 % noise was always called
+    nonlinear, with 30 % in 11. Chaotic, of 20 each: Lorenz-63, logistic, Henon all, Roessler 17 (100 cycles; it
+    grows slowly). One to two seconds at 5,000 samples.
 
     Reference: Theiler et al. 1992, Physica D 58, 77 and Schreiber & Schmitz 1997, *Discrimination power of measures for
     nonlinearity in a time series*, Physical Review E 55, 5443 (first test); Nychka, Ellner, Gallant & McCaffrey 1992,

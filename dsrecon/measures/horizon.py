@@ -61,7 +61,7 @@ def valid_prediction_time(
     `e_k = sqrt(sum_c ((x_{i+k,c} - xhat_{i+k,c}) / sd_c)^2 / n)`, with `sd_c` the truth's standard deviation of channel
     `c`: `|x - xhat| / sqrt(mean |x - mean|^2)` on standardised data, so that units play no part. VPT is
     `k dt` for the least `k >= 1` with `e_k > threshold`. Starts `i` are spread evenly over the truth and synchronised
-    to it by full forcing. A forecast that is not finite has passed.
+    to it by `Reconstruction.filter`. A forecast that is not finite has passed.
 
     **Arguments:** `true`: a series of the model's variables; NaN is not observed: starts are rows without any, the
     error is over the channels observed at `i + k`, and a time without any is passed over; `threshold`; `starts`: how

@@ -26,8 +26,9 @@ def prediction_error(
 ) -> float:
     """PE(n): mean squared error of forecasts `n` steps ahead, `mean_i,c ((x_{i+n} - xhat_{i+n}) / sd)^2`.
 
-    Starts `i` are spread evenly over the truth; the state at each is synchronised to the truth before it by full
-    forcing. Errors are in units of the truth's standard deviations, squared, so 2 is what an unrelated point scores.
+    Starts `i` are spread evenly over the truth; the state at each is synchronised to the truth before it by
+    `Reconstruction.filter`. Errors are in units of the truth's standard deviations, squared, so 2 is what an unrelated
+    point scores.
 
     **Arguments:** `true`: a series of the model's variables; where it is NaN (not observed) the state runs on freely,
     and only starts and targets that are observed in every variable count; `steps` n; `starts`: how many at most;

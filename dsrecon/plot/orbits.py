@@ -50,8 +50,8 @@ def attractor(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) ->
     return figure
 
 
-def series(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) -> Figure:
-    """A stretch of the first variable of both, about twenty crossings of its mean long.
+def series(true: xr.DataArray, generated: xr.DataArray, *, span: float | None = None, ax: Any = None) -> Figure:
+    """A stretch of the first variable of both, `span` of time long (default: about forty crossings of its mean).
 
     A chaotic system forgets its start, so the two are compared by their look, not point by point.
 
@@ -63,7 +63,8 @@ def series(true: xr.DataArray, generated: xr.DataArray, *, ax: Any = None) -> Fi
     step, unit = time_scale(true)
     x = filled(true.values[:, :1])[:, 0]
     crossings = max(1, int(np.count_nonzero(np.diff(np.sign(x - x.mean())))))
-    shown = min(len(x), max(50, 20 * len(x) // crossings))
+    steps = 40 * len(x) // crossings if span is None else round(span / step)
+    shown = min(len(x), max(50, steps))
     margin = 0.08 * (float(np.ptp(x)) or 1.0)
     curves = ((true, TRUE, "true"), (generated, GENERATED, "generated"))
     for panel, (data, colour, name) in zip(axes, curves, strict=True):

@@ -128,7 +128,7 @@ def reconstruct(
         evaluate=evaluate,
         every=max(1, updates // EVALUATIONS),
         checkpoint=checkpoint,
-        identity=plan.identity(),
+        identity=plan.identity() + parts.checksum(),
         threads=threads,
         progress=progress,
     )

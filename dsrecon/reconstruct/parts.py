@@ -1,5 +1,6 @@
 """Which part of the data is learned from, and which part chooses."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ class Parts(NamedTuple):
     train: list[Stretch]
     held: list[Stretch]
     text: str
+
+    def checksum(self) -> str:
+        """SHA-256 of all of it: what a fit that goes on must have been begun with."""
+        found = hashlib.sha256()
+        for stretch in [*self.train, *self.held]:
+            for values in (stretch.x, stretch.s):
+                found.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
 
 
 def embedding_of(

@@ -52,8 +52,9 @@ def kinds_of(
         kinds = tuple(families.get(name, "gaussian") for name in names)
     else:
         kinds = None
-    for trial in trials if kinds is not None else ():
-        check_counts(trial.values, kinds, names)
+    if kinds is not None:
+        for trial in trials:
+            check_counts(trial.values, kinds, names)
     return kinds
 
 
@@ -79,6 +80,8 @@ def prepared(parts: Parts, kinds: tuple[str, ...] | None, readout: AbstractReado
     def scaled_inputs(part: Stretch) -> np.ndarray | None:
         return None if part.s is None or input_scaler is None else np.asarray(input_scaler.scale(part.s))
 
+    drives = [drive for part in parts.train if (drive := scaled_inputs(part)) is not None]
+
     ready = [shown(part) for part in parts.train]
     x, seen, mask = (np.concatenate(columns) for columns in zip(*ready, strict=True))
     lengths = [len(part.x) for part in parts.held]
@@ -94,7 +97,7 @@ def prepared(parts: Parts, kinds: tuple[str, ...] | None, readout: AbstractReado
         jnp.asarray(x),
         None if np.array_equal(x, seen) else jnp.asarray(seen),
         None if mask.all() else jnp.asarray(mask),
-        jnp.asarray(np.concatenate([scaled_inputs(p) for p in parts.train])) if driven else None,
+        jnp.asarray(np.concatenate(drives)) if drives else None,
         tuple(len(part.x) for part in parts.train),
         scaler,
         input_scaler,

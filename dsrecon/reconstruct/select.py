@@ -84,9 +84,10 @@ def _free_runs(models: PyTree, starts: Float[Array, "b n"], inputs: Array | None
     def one(model: Forced):
         z0 = jax.vmap(model.readout.start)(starts)
         zs = evolve(model.cell, z0, inputs, steps=steps, throw=False).zs
-        if isinstance(model.readout, GeneralisedReadout):  # counts are compared with counts, not with their rates
+        readout = model.readout
+        if isinstance(readout, GeneralisedReadout):  # counts are compared with counts, not with their rates
             keys = jax.random.split(jax.random.key(0), len(zs))
-            return jax.vmap(lambda z, key: model.readout.sample(z, key=key))(zs, keys)
-        return jax.vmap(model.readout.observe)(zs)
+            return jax.vmap(lambda z, key: readout.sample(z, key=key))(zs, keys)
+        return jax.vmap(readout.observe)(zs)
 
     return eqx.filter_vmap(one)(models)

@@ -81,9 +81,13 @@ def as_series(
 
 def several(data: Any) -> bool:
     """Whether data are a list of trials: arrays or tables, not rows of numbers."""
-    trial = np.ndarray | jax.Array | pd.Series | pd.DataFrame | xr.DataArray | xr.Dataset | Series
+    table = pd.Series | pd.DataFrame | xr.Dataset | Series
     listed = isinstance(data, list | tuple) and not isinstance(data, Series)
-    return listed and bool(data) and all(isinstance(d, trial) and np.ndim(d) > 0 for d in data)
+
+    def trial(one: Any) -> bool:
+        return isinstance(one, table) or (isinstance(one, np.ndarray | jax.Array | xr.DataArray) and one.ndim > 0)
+
+    return listed and bool(data) and all(trial(one) for one in data)
 
 
 def _names(given: Sequence[str] | None, found: list[str] | None, count: int) -> tuple[str, ...]:

@@ -103,13 +103,12 @@ def aligned(inputs: Series, clock: Clock, rows: int, trial: int = 0) -> Series:
 
 def _offset(inputs: Clock, series: Clock) -> int:
     """Row of the inputs at the time of row 0 of the series."""
-    dates = isinstance(inputs.origin, str)
-    if dates != isinstance(series.origin, str):
-        raise ValueError("inputs and series must both have dates, or both numbers, for times: got one of each.")
-    if dates:
+    if isinstance(inputs.origin, str) and isinstance(series.origin, str):
         gap = (np.datetime64(series.origin, "ns") - np.datetime64(inputs.origin, "ns")) / np.timedelta64(1, "s")
+    elif isinstance(inputs.origin, str) or isinstance(series.origin, str):
+        raise ValueError("inputs and series must both have dates, or both numbers, for times: got one of each.")
     else:
-        gap = float(series.origin) - float(inputs.origin)
+        gap = series.origin - inputs.origin
     rows = float(gap) / series.time_step
     if abs(rows - round(rows)) > 1e-3:
         raise ValueError(

@@ -34,7 +34,7 @@ def encode(
     **Arguments:**
 
     - `reconstruction`: one whose cell is piecewise linear.
-    - `series`: as `Reconstruction.filter` takes it; its states are those with every observation imposed.
+    - `series`: as `Reconstruction.filter` takes it, which gives its states.
     - `steps`, `start`, `discard`: instead of a series, a free run as `Reconstruction.simulate` makes it.
     - `inputs`: external inputs of a driven model, as `filter` and `simulate` take them. They move the states; `h` of a
       region is that without input.
