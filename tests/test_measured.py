@@ -167,7 +167,8 @@ def test_readouts_with_more_to_them(orbit):
         readout=lambda key: LinearReadout(3, 5, key=key),
     )
     assert linear.settings["readout"]["value"] == "LinearReadout"
-    assert np.allclose(linear.observe(linear.filter(orbit[:20])), orbit[:20], atol=1e-6 * np.ptp(orbit))
+    assert np.allclose(linear.observe(linear.filter(orbit[:20], alpha=1.0)), orbit[:20], atol=1e-6 * np.ptp(orbit))
+    assert linear.pull == linear.settings["alpha"]["value"] < 1, "hidden units are brought along as in training"
     slow = fitted(
         orbit[:600],
         readout=lambda key: HaemodynamicReadout(3, 3, time_step=4.0, length=24.0, key=key),

@@ -210,7 +210,7 @@ def quick(monkeypatch):
 
     def short(series, **given):
         calls.append(given)
-        return reconstruct(series, runs=2, steps=400, **given)
+        return reconstruct(series, **{**given, "runs": 1, "steps": 200})
 
     monkeypatch.setattr(cli.fits, "reconstruct", short)
     monkeypatch.setattr(cli.demos, "STEPS", 4000)
@@ -238,21 +238,14 @@ def test_demo_writes_a_whole_run_folder_and_passes_no_hyperparameters(quick, tmp
     assert [set(call) for call in quick] == [{"key", "checkpoint"}]
 
 
-def test_fit_reads_a_csv_of_the_users_own(quick, truth, tmp_path):
+def test_a_column_that_is_no_number_is_refused_before_anything_is_made(quick, truth, tmp_path):
     frame = truth.to_pandas()
     frame["note"] = "fine"
     frame.to_csv(tmp_path / "mine.csv")
-    run = CliRunner()
-    refused = run.invoke(cli.app, ["fit", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "run")])
+    refused = CliRunner().invoke(cli.app, ["fit", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "run")])
     assert refused.exit_code == 1
     assert "column 'note' must hold numbers" in refused.output
-    assert not (tmp_path / "run").exists()
-    done = run.invoke(
-        cli.app, ["fit", str(tmp_path / "mine.csv"), "--columns", "x,y,z", "--out", str(tmp_path / "run")]
-    )
-    assert done.exit_code in (0, 1), done.output
-    check_run_folder(tmp_path / "run")
-    assert load(tmp_path / "run" / "model.eqx").clock.time_step == pytest.approx(0.02)
+    assert not (tmp_path / "run").exists() and not quick
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused_before_the_fit(quick, tmp_path):

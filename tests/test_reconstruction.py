@@ -183,7 +183,7 @@ def test_a_forecast_takes_what_simulate_gives(model):
             r"time step must be 0\.5, that of the model: got 0\.25",
         ),
         (DATA[:1], r"at least 2 samples: got 1"),
-        (DATA[:5] * np.nan, r"data must be finite"),
+        (DATA[:5] * np.nan, r"data must hold observations: all 10 values are NaN"),
     ],
 )
 def test_a_context_of_another_kind_is_refused(model, context, message):

@@ -142,9 +142,10 @@ def _coordinates(true: xr.DataArray, generated: xr.DataArray) -> tuple[list[str]
 
 
 def _power(data: xr.DataArray, steps: int, i: int, gaps: np.ndarray) -> np.ndarray:
-    x = filled(np.where(gaps, np.nan, data.values[:steps, i])[:, None])[:, 0]
-    if not np.isfinite(x).all():
+    x = np.where(gaps, np.nan, data.values[:steps, i])
+    if not np.isfinite(x[~gaps]).all():
         raise ValueError(f"a series must be finite to have a spectrum: {label(data, i)} is not.")
+    x = filled(x[:, None])[:, 0]
     power = gaussian_filter1d(np.abs(np.fft.rfft(x - x.mean())[1:]) ** 2, SMOOTHING)
     return power / (power.sum() or 1.0)
 

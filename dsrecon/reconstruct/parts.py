@@ -44,8 +44,15 @@ def embedding_of(
 ) -> tuple[Embedding | None, EmbeddingChoice | None]:
     """The delay embedding of one variable, chosen on the training part of the longest trial; none for several.
 
-    **Raises:** `ValueError` for a lag or dimension with several variables, or out of range.
+    **Raises:** `ValueError` for a series that is too short, and for a lag or dimension with several variables, or out
+    of range.
     """
+    samples = sum(len(trial.values) for trial in trials)
+    if samples < MIN_SAMPLES:
+        raise ValueError(
+            f"the series is too short: {samples} samples, where training and validation windows need "
+            f"at least {MIN_SAMPLES}."
+        )
     if len(trials[0].names) > 1:
         if lag is not None or dimension is not None:
             raise ValueError(
@@ -70,17 +77,11 @@ def parted(
 ) -> Parts:
     """Training and validation stretches, embedded.
 
-    **Raises:** `ValueError` for a share out of range, a series that is too short, and a variable that does not vary or
-    is not observed over one of the parts.
+    **Raises:** `ValueError` for a share out of range, and a variable that does not vary or is not observed over one of
+    the parts.
     """
     if not 0.05 <= validation <= 0.5:
         raise ValueError(f"validation must lie between 0.05 and 0.5: got {validation}.")
-    samples = sum(len(trial.values) for trial in trials)
-    if samples < MIN_SAMPLES:
-        raise ValueError(
-            f"the series is too short: {samples} samples, where training and validation windows need "
-            f"at least {MIN_SAMPLES}."
-        )
     whole = [_embedded(t, None if inputs is None else inputs[i], embedding) for i, t in enumerate(trials)]
     if len(whole) >= MANY_TRIALS:
         sizes = np.cumsum([len(w.x) for w in whole[::-1]])
