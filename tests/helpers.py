@@ -39,10 +39,11 @@ class CellRow(NamedTuple):
 
 
 class ReadoutRow(NamedTuple):
-    """A readout under test: its name and `key -> readout`."""
+    """A readout under test: its name and `key -> readout`; `link`: what is imposed is a function of what is shown."""
 
     name: str
     make: Callable[[Any], AbstractReadout]
+    link: bool = False
 
 
 class SolverRow(NamedTuple):
@@ -106,7 +107,7 @@ READOUTS = [
     ReadoutRow("identity-hidden", lambda key: IdentityReadout(2, 5, key=key)),
     ReadoutRow("linear", lambda key: LinearReadout(3, 3, key=key)),
     ReadoutRow("linear-hidden", lambda key: LinearReadout(2, 5, key=key)),
-    ReadoutRow("generalised", lambda key: GeneralisedReadout(("poisson", "gaussian", "bernoulli"), 4, key=key)),
+    ReadoutRow("generalised", lambda key: GeneralisedReadout(("poisson", "gaussian", "bernoulli"), 4, key=key), True),
     ReadoutRow("haemodynamic", lambda key: HaemodynamicReadout(2, 4, time_step=2.0, key=key)),
 ]
 

@@ -4,9 +4,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
-from dsrecon import ALRNN, ClippedShallowPLRNN, Reconstruction, load, reconstruct, simulate
+from dsrecon import ALRNN, ClippedShallowPLRNN, Reconstruction, load, reconstruct, score, simulate
 from dsrecon.readout import HaemodynamicReadout, IdentityReadout, LinearReadout
 from dsrecon.scaler import Scaler
 from dsrecon.series import Clock
@@ -206,3 +207,18 @@ def test_readouts_with_more_to_them(orbit):
 def test_what_cannot_be_fitted_is_refused_by_name(series, arguments, message):
     with pytest.raises(ValueError, match=message):
         reconstruct(series, **QUICK, **arguments)
+
+
+def test_a_driven_model_is_scored_beside_its_inputs_by_their_times(driven):
+    u = np.cumsum(RNG.normal(size=(900, 1)), axis=0) * 0.05 + 1
+    run = driven.simulate(900, inputs=u).values
+    times = 1000 + np.arange(900) * 1.0
+    series = pd.DataFrame(run[100:], times[100:], ["x"])  # the inputs begin a hundred rows earlier
+    inputs = pd.DataFrame(u, times, ["u"])
+    table = score(driven, series, inputs=inputs)
+    assert float(table.sel(measure="pe_20")["value"]) < 1e-10, "a perfect model under the right rows"
+    assert table.attrs["failed"] == 0 and float(table.sel(measure="d_h")["value"]) < 0.2
+    exponent = float(table.sel(measure="lyapunov_max")["value"])
+    assert exponent == pytest.approx(np.log(0.5), rel=1e-6)
+    with pytest.raises(ValueError, match="inputs must be given"):
+        score(driven, series)

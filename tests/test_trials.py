@@ -175,6 +175,13 @@ def test_bad_inputs_are_refused(inputs, message):
         as_inputs(inputs, as_trials(X))
 
 
+def test_longer_inputs_beside_times_on_one_side_only_are_refused():
+    with pytest.raises(ValueError, match="inputs must have times, or as many rows .* got 50 for 40"):
+        as_inputs(np.ones((50, 1)), as_trials(pd.DataFrame(X, DATES)))
+    (found,) = as_inputs(np.ones((40, 1)), as_trials(pd.DataFrame(X, DATES)))
+    assert len(found.values) == 40
+
+
 def test_inputs_on_another_step_are_refused():
     with pytest.raises(ValueError, match="the time step of the series, 1: got 0.5"):
         as_inputs(named("u", "v", step=0.5, rows=40), as_trials(named("a", "b", rows=20)))

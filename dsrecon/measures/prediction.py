@@ -90,7 +90,7 @@ def spread(length: int, count: int) -> np.ndarray:
 @eqx.filter_jit
 def _ahead(cell, readout, before, drive, at, steps):
     """What is shown `steps` after each of the states `before[:, -1]` `[b, m]`; the earlier ones serve a memory."""
-    inputs = None if drive is None else drive[at[:, None] + 1 + jnp.arange(steps)]
+    inputs = None if drive is None else drive[at[:, None] + jnp.arange(1, steps + 1)[None]]
     zs = evolve(cell, before[:, -1], inputs, steps=steps, throw=False).zs
     run = jnp.concatenate([before, zs], axis=1)[:, -1 - readout.memory :]
     return jax.vmap(readout.observe)(run)[:, -1]

@@ -15,7 +15,7 @@ from dsrecon.measures.lyapunov import kaplan_yorke, lyapunov_mean
 from dsrecon.measures.prediction import analogue_error, prediction_error
 from dsrecon.measures.readable import unreadable
 from dsrecon.reconstruction import Reconstruction
-from dsrecon.series import Clock, Series, as_series
+from dsrecon.series import Clock, Series, aligned, as_series
 
 AHEAD = (1, 20)
 DISTANCES = ("d_stsp", "d_stsp_padded", "d_stsp_two_sigma", "d_stsp_mixture", "d_transition", "d_h")
@@ -66,7 +66,9 @@ def score(
     left_out |= {name: text for name, text in unreadable(len(true), true.shape[1]).items() if name in FORECASTS}
     states = reconstruction.filter(series, inputs)
     rows = distances(true, run, left_out)
-    exponents = _exponents(reconstruction, states, starts, reconstruction.driven(inputs, None, len(series.values)))
+    exponents = _exponents(
+        reconstruction, states, starts, reconstruction.driven(inputs, series.clock, len(series.values))
+    )
     largest = exponents["lyapunov_max"].value
     found = rows | _forecasts(reconstruction, series, states, length, largest, inputs) | exponents
     found = {name: row for name, row in found.items() if name not in left_out}
@@ -134,7 +136,7 @@ def _material(reconstruction: Reconstruction, series: Series, length: int, input
     first = int(np.argmax(complete))
     discard, key = length // 10, jax.random.key(0)
     if inputs is not None:
-        discard, given = 0, as_series(inputs)
+        discard, given = 0, aligned(as_series(inputs), series.clock, len(series.values))
         inputs = given._replace(values=given.values[first + offset + 1 :], clock=Clock())
     run = reconstruction.simulate(
         length + offset, start=true[first], inputs=inputs, discard=discard, throw=False, key=key

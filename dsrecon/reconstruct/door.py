@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import xarray as xr
 from jaxtyping import PyTree
 
@@ -28,6 +29,9 @@ ALPHAS = (0.05, 0.1, 0.2, 0.4)
 """Forcing strengths that the runs try in turn when none is given."""
 
 EVALUATIONS = 20
+
+LONGEST_GRADIENT = 10.0
+"""RAdam's first five updates are plain gradient steps: one steep start value would throw a run out for good."""
 
 
 def reconstruct(
@@ -256,8 +260,11 @@ def _optimiser(steps, learning_rate, plan: Plan):
     rates = plan.choose("learning_rate", learning_rate, (2e-2, 2e-4), "RAdam, exponential decay")
     if len(rates) != 2:
         raise ValueError(f"learning_rate must be (first, last): got {rates}.")
-    plan.choose("optimiser", None, "radam", "as in the papers")
-    return steps, radam(rates[0], rates[1], steps)
+    why = (
+        f"as in the papers; gradients longer than {LONGEST_GRADIENT:g} are cut to that, since its first updates are raw"
+    )
+    plan.choose("optimiser", None, "radam", why)
+    return steps, optax.chain(optax.clip_by_global_norm(LONGEST_GRADIENT), radam(rates[0], rates[1], steps))
 
 
 def _table(model: PyTree, history: History, evaluate: Callable, state: Any) -> xr.Dataset:

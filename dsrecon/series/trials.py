@@ -61,7 +61,7 @@ def as_inputs(data: Any, trials: Sequence[Series]) -> tuple[Series, ...]:
     """External inputs of every trial, row for row with its observations.
 
     Where both have times the inputs are laid beside the observations by time; otherwise row 0 is beside row 0. Inputs
-    that go on after the last observation are cut.
+    that go on after the last observation are cut (where one side alone has times they must be as long).
 
     **Arguments:** `data`: what `as_series` takes, a list of that for several trials; `trials`: from `as_trials`.
 
@@ -85,12 +85,17 @@ def aligned(inputs: Series, clock: Clock, rows: int, trial: int = 0) -> Series:
             f"inputs must be complete: {inputs.names[column]!r} is NaN at row {row} of trial {trial}. Fill the gap: "
             "what drove the system cannot be left out."
         )
-    first = 0
+    first, timed = 0, [one.origin != 0.0 for one in (clock, inputs.clock)]
+    if any(timed) and not all(timed) and len(inputs.values) > rows:
+        raise ValueError(
+            f"inputs must have times, or as many rows as the observations: got {len(inputs.values)} for {rows}. With "
+            "times that do not begin at 0 on one side only, none of the rows is known to be the first."
+        )
     if Clock() not in (clock, inputs.clock):
         step = clock.time_step
         if not np.isclose(inputs.clock.time_step, step, rtol=1e-3, atol=0):
             raise ValueError(f"inputs must have the time step of the series, {step:g}: got {inputs.clock.time_step:g}.")
-        first = _offset(inputs.clock, clock)
+        first = _offset(inputs.clock, clock) if all(timed) else 0
     have = len(inputs.values) - max(first, 0)
     if first < 0 or have < rows:
         raise ValueError(
