@@ -476,3 +476,11 @@ def test_bad_input_is_refused(call, message):
 
 def test_transitions_join_each_state_with_a_later_one():
     np.testing.assert_array_equal(transitions(X, 3)[4], np.concatenate([X[4], X[7]]))
+
+
+def test_a_floor_may_be_taken_of_as_many_points_as_the_run_has(lorenz):
+    true, other = holed(lorenz[:3000], 0.3), holed(lorenz[30_000:33_000], 0.3, seed=1)
+    few = floors(true, other)
+    same = floors(true, other, points=lorenz[30_000:33_000])
+    assert few["d_h"] == same["d_h"] and few["d_stsp"] > 1.2 * same["d_stsp"], "a third of the rows makes a worse floor"
+    assert same["d_stsp"] == floors(true, lorenz[30_000:33_000])["d_stsp"]

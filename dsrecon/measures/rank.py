@@ -37,13 +37,18 @@ def rank(
     return {"score": total + (1000 * (1 + out) if out > OUTSIDE_LIMIT else 0), **found, "outside": out}
 
 
-def floors(true: Stretches, other: Stretches, *, definition: str = "min-max") -> dict[str, float]:
+def floors(
+    true: Stretches, other: Stretches, *, points: np.ndarray | None = None, definition: str = "min-max"
+) -> dict[str, float]:
     """The distances of `rank` of other true stretches from `true`; both may hold NaN.
 
     One that nothing observed allows to be taken is left out.
+
+    **Arguments:** `true`, `other`, `definition`: as for `rank`; `points` `[l, n]`: what `d_stsp` is taken of instead of
+    `other`. A free run has no gaps, so where the truth has some, as many rows as the run has make the fairer floor.
     """
     true, other = _listed(true), _listed(other)
-    seen = np.concatenate(other)
+    seen = np.concatenate(other) if points is None else points
     seen = seen[np.isfinite(seen).all(1)]
     found = {"d_h": _spectral(true, other)}
     if len(seen) > 1:

@@ -54,7 +54,11 @@ def evaluator(
     """
     true = [h.x for h in held]
     longest = sorted(train, key=len)[::-1]
-    scale = floors(true, [longest[i % len(longest)][-h.steps :] for i, h in enumerate(held)], definition=definition)
+    other = [longest[i % len(longest)][-h.steps :] for i, h in enumerate(held)]
+    rows = np.concatenate(train)
+    rows = rows[np.isfinite(rows).all(1)][-sum(h.steps for h in held) :]
+    gaps = any(np.isnan(o).any() for o in other)
+    scale = floors(true, other, points=rows if gaps else None, definition=definition)
     steps = max(h.steps for h in held)
     starts = jnp.asarray(np.stack([h.start for h in held]), dtype=float)
     inputs = None if held[0].s is None else _padded([h.s for h in held if h.s is not None], steps)
