@@ -62,6 +62,8 @@ def _csv(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
         frame = pd.read_csv(path, sep=separator, decimal=decimal, skipinitialspace=True, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as CSV: {error}") from error
+    if frame.empty:
+        raise ValueError(f"{path.name} must hold rows below its line of names: it holds none.")
     frame.columns = [str(c) for c in frame.columns]
     if all(_is_number(c) for c in frame.columns):
         raise ValueError(f"{path.name} must begin with a line of column names: got numbers, {list(frame.columns)}.")

@@ -48,7 +48,7 @@ class Reconstruction(eqx.Module):
     clock: Clock
     names: tuple[str, ...] = eqx.field(static=True)
     units: tuple[str, ...] = eqx.field(static=True)
-    record: str = eqx.field(static=True, default="{}")
+    record: str = eqx.field(static=True, default="{}", repr=False)
     embedding: Embedding | None = None
     input_names: tuple[str, ...] = eqx.field(static=True, default=())
     input_scaler: Scaler | None = None
@@ -210,7 +210,10 @@ class Reconstruction(eqx.Module):
 
         **Returns:** `DataArray(time, variable)` in the units of the data; time goes on where the context ends.
         """
-        series = self.matched(as_series(context))
+        try:
+            series = self.matched(as_series(context))
+        except ValueError as error:
+            raise ValueError(f"context: {error}") from error
         rows = len(series.values)
         s = self.driven(inputs, series.clock, rows + steps)
         before = self.filter(series, inputs)

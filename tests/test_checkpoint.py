@@ -320,7 +320,7 @@ def nudged():
 OTHERS = {
     "steps": (lambda: {"steps": 11}, r"steps: 12, here 11"),
     "every": (lambda: {"every": 4}, r"every: 3, here 4"),
-    "runs": (lambda: {"points": POINTS[:2]}, r"runs: 3, here 2; key: .*model\.w: float64\[3, 2\] .*float64\[2, 2\]"),
+    "runs": (lambda: {"points": POINTS[:2]}, r"file: runs: 3, here 2\. Go on"),
     "keys": (lambda: {"key": jax.random.split(jax.random.key(4), 3)}, r"file: key: key<fry>\[3\] sha256:"),
     "start": (lambda: {"points": nudged()}, r"file: model\.w: float64\[3, 2\] sha256:\w+\.\.\., here float64\[3, 2\]"),
     "state": (lambda: {"state": {"alpha": jnp.ones(3)}}, r"file: state\['alpha'\]: float64\[3\] sha256"),
@@ -359,6 +359,12 @@ def test_the_checkpoint_of_another_fit_is_refused(name, finished):
     with pytest.raises(ValueError, match=rf"fit\.ckpt is the checkpoint of another fit\. .*{message}"):
         train(path, **({"loss": forced, "state": alphas(len(options.get("points", POINTS)))} | options))
     assert path.read_bytes() == content
+
+
+def test_settings_that_differ_are_named_and_nothing_else(path):
+    train(path, steps=1, every=1, identity='{"validation": 0.2, "batch": 16}')
+    with pytest.raises(ValueError, match=r"In the file: validation: 0\.2, here 0\.3\. Go on"):
+        train(path, steps=1, every=1, identity='{"validation": 0.3, "batch": 16}', optimiser=optax.sgd(0.1))
 
 
 def test_another_precision_is_another_fit(finished, float32):

@@ -180,21 +180,24 @@ def test_score_reads_other_files_and_chosen_columns(ending, run, truth, tmp_path
         np.save(file, truth.values)
         command("score", run, file, "--time-step", 0.02)
     else:
-        truth.to_dataset("variable")[["z", "y", "x"]].to_netcdf(file, engine="h5netcdf")
-        assert "variables must be ('x', 'y', 'z')" in command("score", run, file, code=1).stderr
+        truth.to_dataset("variable")[["z", "y", "x"]].assign(w=truth[:, 0]).to_netcdf(file, engine="h5netcdf")
+        assert "must be ('x', 'y', 'z')" in command("score", run, file, "--columns", "z,y,x", code=1).stderr
         assert not (run / "scores-other.json").exists()
+        command("score", run, file)  # the model knows the names of its columns
+        told = (run / "scores-other.json").read_text()
         command("score", run / "model.eqx", file, "--columns", "x, y, z")
+        assert (run / "scores-other.json").read_text() == told
     assert "d_h" in [row["measure"] for row in json.loads((run / "scores-other.json").read_text())]
 
 
 def test_a_truth_that_does_not_fit_the_model_is_told_in_a_line(run, truth, tmp_path):
-    np.save(tmp_path / "short.npy", truth.values[:300])
+    np.save(tmp_path / "short.npy", truth.values[:150])
     for arguments, message in (
         (["none.csv"], "no file"),
         (["lorenz.csv", "--columns", "x,y"], "variables must be ('x', 'y', 'z'), those of the model: got ('x', 'y')"),
         (["lorenz.csv", "--columns", "w"], "has no column 'w'"),
         (["lorenz.csv", "--time-step", "0.5"], "time_step=0.5 contradicts the times"),
-        (["short.npy"], "truth must have at least 400 samples: got 300"),
+        (["short.npy"], "truth must have at least 200 samples: got 150"),
     ):
         file, *options = arguments
         assert message in command("score", run, tmp_path / file, *options, code=1).stderr

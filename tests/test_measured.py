@@ -222,3 +222,13 @@ def test_a_driven_model_is_scored_beside_its_inputs_by_their_times(driven):
     assert exponent == pytest.approx(np.log(0.5), rel=1e-6)
     with pytest.raises(ValueError, match="inputs must be given"):
         score(driven, series)
+
+
+def test_inputs_that_the_cell_does_not_take_are_refused():
+    series, drive = RNG.normal(size=(600, 2)), RNG.normal(size=(600, 2))
+    for cell, message in (
+        (lambda key: ALRNN(3, 1, key=key), "does not depend on them: build it with input_size=2"),
+        (lambda key: ALRNN(3, 1, input_size=3, key=key), "the cell must take the 2 inputs: build it with input_size=2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reconstruct(series, cell, inputs=drive, **QUICK)

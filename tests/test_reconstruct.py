@@ -144,7 +144,7 @@ def test_save_and_load_keep_the_record(fitted, tmp_path):
         ({"alpha": -0.1}, r"alpha must lie in \[0, 1\]: got -0.1"),
         ({"interval": 0}, "interval must be at least 1: got 0"),
         ({"alpha": 0.1, "interval": 4}, "alpha or interval, not both"),
-        ({"runs": 0}, "runs must be at least 1: got 0"),
+        ({"runs": 0}, "runs must be an integer of at least 1: got 0"),
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"length": 5000}, "too short for one window: 1200 samples"),
         ({"validation": 0.9}, "validation must lie between 0.05 and 0.5: got 0.9"),
@@ -175,8 +175,8 @@ def test_a_truth_with_other_variables_is_refused(fitted, truth):
     renamed = truth.assign_coords(variable=["a", "b", "c"])
     with pytest.raises(ValueError, match=r"variables must be \('x', 'y', 'z'\).*got \('a', 'b', 'c'\)"):
         score(fitted, renamed)
-    with pytest.raises(ValueError, match="at least 400 samples: got 300"):
-        score(fitted, truth[:300])
+    with pytest.raises(ValueError, match="at least 200 samples: got 150"):
+        score(fitted, truth[:150])
     with pytest.raises(ValueError, match="half of the truth, 3000: got 4000"):
         score(fitted, truth, steps=4000)
 

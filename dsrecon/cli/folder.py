@@ -44,6 +44,7 @@ def write_run(
     """
     typer.echo("Scoring, coding as symbols, drawing ...")
     try:
+        result.save(folder / "model.eqx")  # before anything else can fail
         length = min(RUN, (truth.sizes["time"] - result.offset) // 2)
         table = score(result, truth, steps=length, inputs=inputs)
         points = result.in_coordinates(truth)
@@ -55,7 +56,6 @@ def write_run(
         else:  # symbols along the data: a driven map has its regions where its inputs take it
             generated = result.simulate(length, inputs=inputs, **run)
             encoded = encode(result, truth, inputs=inputs)
-        result.save(folder / "model.eqx")
         write_scores(table, folder / "scores.json")
         write_whole(folder / "scores.nc", netcdf(table))
         write_symbols(encoded, folder / "symbols.nc")

@@ -92,10 +92,16 @@ def score_file(
     time_step: TimeStep = None,
     resample: Resample = None,
 ) -> None:
-    """Score a model against the series in a file; the table goes to scores-<file>.json in the run folder too."""
+    """Score a model against the series in a file (its own columns, unless told otherwise).
+
+    The table goes to scores-<file>.json in the run folder too.
+    """
     try:
+        fitted = model(run)
+        columns = columns or (None if truth.suffix == ".npy" else ",".join(fitted.names))
+        inputs = inputs or ",".join(fitted.input_names) or None
         series, drive = read_driven(truth, columns, inputs, time_step=time_step, resample=resample)
-        table = score(model(run), series, inputs=drive)
+        table = score(fitted, series, inputs=drive)
         path = write_scores(table, beside(run) / f"scores-{truth.stem}.json")
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)

@@ -20,7 +20,7 @@ from dsrecon.series import Clock, Series, aligned, as_series
 AHEAD = (1, 20)
 DISTANCES = ("d_stsp", "d_stsp_padded", "d_stsp_two_sigma", "d_stsp_mixture", "d_transition", "d_h")
 FORECASTS = ("pe_1", "pe_20", "vpt")
-SHORTEST = 200
+SHORTEST = 100
 FAR = 3.0  # times its floor, from where a distance is remarked on
 EXPONENT_STEPS = 5000
 NAN = float("nan")
@@ -43,7 +43,7 @@ def score(
     says nothing above its ceiling. For forecasts the floor is the method of analogues, for exponents the standard
     error over the starts.
 
-    **Arguments:** `truth`: a series of the same variables, at least 400 samples, NaN where it was not observed;
+    **Arguments:** `truth`: a series of the same variables, at least 200 samples, NaN where it was not observed;
     `steps`: length of the free run (default: 10,000, or half of the truth); `starts` of the exponents;
     `inputs`: of a driven model, row for row with the truth; the free run then goes through the same inputs, and the
     exponents are those of the response to them. A model of one variable is compared in its delay coordinates.

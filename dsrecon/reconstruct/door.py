@@ -105,8 +105,8 @@ def reconstruct(
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
     key = jax.random.key(key) if isinstance(key, int) else key
-    if runs < 1:
-        raise ValueError(f"runs must be at least 1: got {runs}.")
+    if not isinstance(runs, int) or runs < 1:
+        raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
     plan = Plan({"runs": runs}, {"runs": "given" if runs != 8 else "default: enough to see the scatter of fits"})
     kinds = kinds_of(families, readout, trials)
     embedding, curves = embedding_of(trials, lag, dimension, validation, plan)
@@ -132,7 +132,7 @@ def reconstruct(
         evaluate=evaluate,
         every=max(1, updates // EVALUATIONS),
         checkpoint=checkpoint,
-        identity=plan.identity() + parts.checksum(),
+        identity=plan.identity(data=parts.checksum()),
         threads=threads,
         progress=progress,
     )
@@ -213,12 +213,25 @@ def _models(cell, readout, kinds, n: int, parts: Parts, runs: int, key: Key, pla
         made = make(cell_key)
         return Forced(made, observed(readout_key, made.state_size))  # pyright: ignore[reportCallIssue]
 
+    if cell is not None and input_size:
+        _check_driven(probe, input_size)
     model = eqx.filter_vmap(one)(jax.random.split(jax.random.fold_in(key, 0), runs))
     found = model.readout
     if found.observed_size != n:
         raise ValueError(f"the readout must show the {n} variables of the series: it shows {found.observed_size}.")
     plan.choose("readout", type(found).__name__ if readout is not None else None, type(found).__name__, "default")
     return model
+
+
+def _check_driven(cell: AbstractCell, size: int) -> None:
+    """**Raises** `ValueError` for a cell that takes no inputs, or another number of them."""
+    z = jnp.zeros(cell.state_size)
+    try:
+        still, moved = cell(z, jnp.zeros(size)), cell(z, jnp.ones(size))
+    except TypeError as error:
+        raise ValueError(f"the cell must take the {size} inputs: build it with input_size={size}. {error}") from error
+    if bool(jnp.all(still == moved)):
+        raise ValueError(f"inputs were given, but the cell does not depend on them: build it with input_size={size}.")
 
 
 def _forcing(alpha: float | None, interval: int | None, runs: int, plan: Plan) -> dict[str, jax.Array] | None:
@@ -258,7 +271,7 @@ def _optimiser(steps, learning_rate, plan: Plan):
     if steps < 1:
         raise ValueError(f"steps must be at least 1: got {steps}.")
     rates = plan.choose("learning_rate", learning_rate, (2e-2, 2e-4), "RAdam, exponential decay")
-    if len(rates) != 2:
+    if not isinstance(rates, tuple | list) or len(rates) != 2:
         raise ValueError(f"learning_rate must be (first, last): got {rates}.")
     why = (
         f"as in the papers; gradients longer than {LONGEST_GRADIENT:g} are cut to that, since its first updates are raw"

@@ -22,9 +22,9 @@ class Plan(NamedTuple):
         """Name to `{"value", "reason"}`."""
         return {name: {"value": plain(self.values[name]), "reason": self.reasons[name]} for name in self.values}
 
-    def identity(self) -> str:
-        """The choices as one line of JSON: what two fits of one configuration have in common."""
-        return json.dumps(plain(self.values), sort_keys=True)
+    def identity(self, **facts: str) -> str:
+        """The choices, and `facts`, as one line of JSON: what two fits of one configuration have in common."""
+        return json.dumps(plain({**self.values, **facts}), sort_keys=True)
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from dsrecon._types import Key
 from dsrecon.readout import AbstractReadout, GeneralisedReadout, check_counts
+from dsrecon.readout.generalised import FAMILIES
 from dsrecon.reconstruct.parts import Parts, Stretch
 from dsrecon.reconstruct.select import LONGEST_RUN, begun, evaluator
 from dsrecon.scaler import Scaler
@@ -49,6 +50,9 @@ def kinds_of(
         unknown = [name for name in families if name not in names]
         if unknown:
             raise ValueError(f"families must name variables of the series, {names}: got {unknown[0]!r}.")
+        strange = [(n, f) for n, f in families.items() if f not in FAMILIES]
+        if strange:
+            raise ValueError(f"families must be among {FAMILIES}: got {strange[0][1]!r} for {strange[0][0]!r}.")
         kinds = tuple(families.get(name, "gaussian") for name in names)
     else:
         kinds = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import inspect
 import types
 import warnings
@@ -107,7 +108,7 @@ def _original(flow: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Numba not installed")  # its compiled code is not used
-            from dysts import base, flows
+            base, flows = (importlib.import_module(f"dysts.{name}") for name in ("base", "flows"))
     except ImportError as error:
         raise ImportError(f"dysts is needed for from_dysts({flow!r}): pip install dysts ({error}).") from error
     known = {

@@ -3,6 +3,7 @@
 import errno
 import glob
 import hashlib
+import json
 import os
 import time
 from pathlib import Path
@@ -113,10 +114,14 @@ class Checkpoint:
         names = [k for k in dict.fromkeys([*own, *found]) if own.get(k) != found.get(k)]
         if not names:
             return
-        shown = [f"{k}: {_brief(found.get(k), own.get(k))}, here {_brief(own.get(k), found.get(k))}" for k in names[:6]]
-        rest = f"; and {len(names) - 6} more" if len(names) > 6 else ""
+        settings = _unlike(found.get("identity"), own.get("identity"))
+        readable = [k for k in names if k != "identity" and "sha256" not in f"{found.get(k)}{own.get(k)}"]
+        shown = [f"{k}: {found.get(k)}, here {own.get(k)}" for k in readable] + settings
+        if not shown:
+            shown = [f"{k}: {_brief(found.get(k), own.get(k))}, here {_brief(own.get(k), found.get(k))}" for k in names]
+        rest = f"; and {len(shown) - 6} more" if len(shown) > 6 else ""
         raise ValueError(
-            f"{self.path} is the checkpoint of another fit. In the file: {'; '.join(shown)}{rest}. Go on with what it "
+            f"{self.path} is the checkpoint of another fit. In the file: {'; '.join(shown[:6])}{rest}. Go on with what it "
             "was begun with, or give another path."
         )
 
@@ -140,6 +145,18 @@ def _arrays(name: str, tree: PyTree) -> dict[str, str]:
             digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
             found[name + jax.tree_util.keystr(path)] = f"{leaf.dtype}{list(leaf.shape)} sha256:{digest}"
     return found
+
+
+def _unlike(found: Any, own: Any) -> list[str]:
+    """Where two identities differ that are objects in JSON: entry by entry; otherwise nothing."""
+    try:
+        one, other = json.loads(found), json.loads(own)
+    except (TypeError, ValueError):
+        return []
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return []
+    names = [k for k in dict.fromkeys([*other, *one]) if one.get(k) != other.get(k)]
+    return [f"{k}: {one.get(k)}, here {other.get(k)}" for k in names]
 
 
 def _brief(value: Any, other: Any) -> str:
