@@ -121,8 +121,8 @@ class Checkpoint:
             shown = [f"{k}: {_brief(found.get(k), own.get(k))}, here {_brief(own.get(k), found.get(k))}" for k in names]
         rest = f"; and {len(shown) - 6} more" if len(shown) > 6 else ""
         raise ValueError(
-            f"{self.path} is the checkpoint of another fit. In the file: {'; '.join(shown[:6])}{rest}. Go on with what it "
-            "was begun with, or give another path."
+            f"{self.path} is the checkpoint of another fit. In the file: {'; '.join(shown[:6])}{rest}. Go on with what "
+            "it was begun with, or give another path."
         )
 
     def _sweep(self) -> None:
