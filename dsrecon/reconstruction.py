@@ -229,11 +229,8 @@ class Reconstruction(eqx.Module):
         """A series of the variables in the coordinates that the readout shows; the same without an embedding."""
         if self.embedding is None:
             return series
-        clock = series.clock
-        origin = clock.times(1, self.embedding.span)[0]
-        later = Clock(clock.time_step, str(origin) if isinstance(clock.origin, str) else float(origin), clock.unit)
         units = series.units * self.embedding.dimension
-        return Series(self.embedding(series.values), self.coordinates, later, units)
+        return Series(self.embedding(series.values), self.coordinates, series.clock.shifted(self.offset), units)
 
     def in_coordinates(self, data: Any) -> xr.DataArray:
         """A series of the variables as points of the model's coordinates, `DataArray(time, variable)`.

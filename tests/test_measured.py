@@ -134,6 +134,21 @@ def test_gaps_and_trials_of_unequal_length_together(orbit):
     assert np.array_equal(model.anchor, trials[0][first])
 
 
+def test_a_free_run_is_timed_from_the_first_complete_row(orbit):
+    values = orbit[:700].copy()
+    values[:7, 1] = np.nan
+    model = fitted(values, time_step=0.01)
+    assert np.array_equal(model.anchor, values[7])
+    assert model.simulate(2, throw=False)["time"].values == pytest.approx([0.08, 0.09])
+
+
+def test_one_count_variable_is_embedded_too(orbit):
+    rates = np.exp((orbit[:, :1] - orbit[:, :1].mean()) / orbit[:, :1].std())
+    model = fitted(RNG.poisson(rates), families={"x0": "poisson"}, lag=15, dimension=3)
+    assert model.readout.families == ("poisson",) * 3 and model.scaler.std.tolist() == [1, 1, 1]
+    assert (model.simulate(50).values > 0).all()
+
+
 def test_of_many_trials_whole_ones_are_held_out(orbit):
     trials = np.array_split(orbit, 10)
     model = fitted(trials, time_step=0.01)

@@ -257,3 +257,9 @@ def test_the_culprits_are_named_and_not_their_neighbours():
     times = np.delete(0.1 * np.arange(30), slice(12, 15))
     with pytest.raises(ValueError, match=r"before row 12 is 0\.4 where the usual one is 0\.1"):
         as_series(pd.DataFrame({"u": times}, index=times))
+
+
+def test_a_shifted_clock_shows_later_times():
+    for clock in (Clock(0.5, 3.0, "s"), Clock(90.0, "2024-02-01T06:00", "datetime")):
+        assert np.array_equal(clock.shifted(4).times(3), clock.times(3, 4))
+        assert clock.shifted(0) == clock

@@ -110,6 +110,7 @@ def reconstruct(
     plan = Plan({"runs": runs}, {"runs": "given" if runs != 8 else "default: enough to see the scatter of fits"})
     kinds = kinds_of(families, readout, trials)
     embedding, curves = embedding_of(trials, lag, dimension, validation, plan)
+    kinds = kinds if kinds is None or embedding is None else kinds * embedding.dimension
     parts = parted(trials, driving, embedding, validation)
     plan.choose("validation", None if validation == 0.2 else validation, validation, "default")
     plan.reasons["validation"] += f"; {parts.text}"
@@ -157,7 +158,7 @@ def reconstruct(
         chosen.readout,
         data.scaler,
         data.anchor,
-        trials[0].clock,
+        trials[0].clock.shifted(data.anchored_at),
         trials[0].names,
         trials[0].units,
         json.dumps(record),

@@ -19,7 +19,10 @@ from dsrecon.series import Series, filled
 
 
 class Data(NamedTuple):
-    """The training stretches one below the other on the device, in the units of the model, and what goes with them."""
+    """The training stretches one below the other on the device, in the units of the model, and what goes with them.
+
+    `anchor`, the observation where free runs begin, is row `anchored_at` of the first of them: the first complete one.
+    """
 
     x: Float[Array, "t n"]
     seen: Float[Array, "t n"] | None
@@ -29,6 +32,7 @@ class Data(NamedTuple):
     scaler: Scaler
     input_scaler: Scaler | None
     anchor: np.ndarray
+    anchored_at: int
     evaluate: Callable[[PyTree], dict[str, np.ndarray]]
 
 
@@ -96,7 +100,8 @@ def prepared(parts: Parts, kinds: tuple[str, ...] | None, readout: AbstractReado
     train = [(part.x - scaler.mean) / scaler.std for part in parts.train]
     first = parts.train[0].x
     complete = np.isfinite(first).all(1)
-    lines = filled(first[int(np.argmax(complete)) if complete.any() else 0 :])[0]
+    at = int(np.argmax(complete)) if complete.any() else 0
+    lines = filled(first[at:])[0]
     return Data(
         jnp.asarray(x),
         None if np.array_equal(x, seen) else jnp.asarray(seen),
@@ -106,6 +111,7 @@ def prepared(parts: Parts, kinds: tuple[str, ...] | None, readout: AbstractReado
         scaler,
         input_scaler,
         np.where(np.isnan(lines), scaler.mean, lines),
+        at,
         evaluator(held, train, "min-max" if kinds is None else "padded"),
     )
 

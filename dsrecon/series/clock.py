@@ -28,6 +28,13 @@ class Clock(eqx.Module):
             return np.datetime64(self.origin, "ns") + nanoseconds
         return self.origin + k * self.time_step
 
+    def shifted(self, samples: int) -> "Clock":
+        """The same clock with its sample 0 so many samples later."""
+        if not samples:
+            return self
+        origin = self.times(1, samples)[0]
+        return Clock(self.time_step, str(origin) if isinstance(self.origin, str) else float(origin), self.unit)
+
 
 class Series(NamedTuple):
     """A series on the host: `values` `[t, n]` float64, `names` of the `n` variables, `clock`, `units` of each.
