@@ -218,11 +218,14 @@ def _decode(node: dict[str, Any], stream: io.BytesIO, path: str) -> Any:
 
 
 def _decode_fields(node: dict[str, Any], cls: type, names: Any, stream: io.BytesIO, path: str) -> dict[str, Any]:
-    if set(names) != set(node["fields"]):
+    later = {f.name: f.default for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+    absent = {name for name in names if name not in node["fields"]}
+    since = {name: later[name] for name in absent if later.get(name, dataclasses.MISSING) is None}
+    if set(names) - set(since) != set(node["fields"]):
         raise ValueError(
             f"{path} holds a {cls.__name__} with fields {sorted(node['fields'])}: this dsrecon's has {sorted(names)}."
         )
-    return {name: _decode(value, stream, path) for name, value in node["fields"].items()}
+    return {**since, **{name: _decode(value, stream, path) for name, value in node["fields"].items()}}
 
 
 def _decode_array(node: dict[str, Any], stream: io.BytesIO, path: str) -> Any:

@@ -1,5 +1,6 @@
 """What a fit gives: a system that runs in the coordinates of the data."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ class Reconstruction(eqx.Module):
     - `embedding`: `None`, or the delay coordinates in which the one variable was fitted. The readout, the scaler and
       `anchor` are then of these coordinates (the present value first); all that comes out is the variable.
     - `input_names`, `input_scaler`: of the external inputs; empty and `None` for an autonomous system.
+    - `validation`: the stretch that the model was chosen by, `[t, n]` in the units of the data and in `coordinates`,
+      NaN where missing, at most 10,000 rows; `validation_inputs` `[t, k]`: the inputs along it. `diagnose` rests on it.
     """
 
     cell: AbstractCell
@@ -52,6 +55,8 @@ class Reconstruction(eqx.Module):
     embedding: Embedding | None = None
     input_names: tuple[str, ...] = eqx.field(static=True, default=())
     input_scaler: Scaler | None = None
+    validation: np.ndarray | None = None
+    validation_inputs: np.ndarray | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,6 +67,17 @@ class Reconstruction(eqx.Module):
     def runs(self) -> xr.Dataset:
         """One row a run: scores on the validation stretch, last loss, the reason of its failure (empty: none)."""
         return xr.Dataset.from_dict(json.loads(self.record).get("runs", _NO_RUNS))
+
+    @property
+    def course(self) -> xr.Dataset:
+        """How the fit went: medians over 200 stretches of its updates, along `update` (the last of each).
+
+        `loss`; `gradient_norm`, as it came from the loss; and under an adaptive forcing `alpha`, `norm` (the
+        estimate `s` of how much the cell stretches) and `bound`, `(1 - alpha) s`. NaN where the run had stopped.
+        """
+        found = json.loads(self.record).get("course", {"update": []})
+        traces = {name: ("update", np.array(v, float)) for name, v in found.items() if name != "update"}
+        return xr.Dataset(traces, {"update": found["update"]})
 
     @property
     def embedding_curves(self) -> xr.Dataset:
@@ -221,9 +237,14 @@ class Reconstruction(eqx.Module):
         values = self.observe(jnp.concatenate([before, run.zs]))[-steps:]
         return labelled(values, self.names, series.clock, first=rows, units=self.units)
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write everything to one file (a JSON line, then arrays): see `dsrecon.modelfile`. Never a pickle."""
-        return write_module(path, self)
+    def save(self, path: str | os.PathLike, *, data: bool = True) -> Path:
+        """Write everything to one file (a JSON line, then arrays): see `dsrecon.modelfile`. Never a pickle.
+
+        `data=False` leaves out the stretch of the data that the model was chosen by. One observation, `anchor`, where
+        free runs begin, stays in any case.
+        """
+        kept = self if data else dataclasses.replace(self, validation=None, validation_inputs=None)
+        return write_module(path, kept)
 
     def embedded(self, series: Series) -> Series:
         """A series of the variables in the coordinates that the readout shows; the same without an embedding."""

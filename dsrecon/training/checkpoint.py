@@ -78,7 +78,9 @@ class Checkpoint:
         runs, best = zip(*parted(tree, groups), strict=True)
         scores = [{k: v[i] for k, v in found["scores"].items()} for i in range(found["evaluations"])]
         times = found["compile_seconds"], found["seconds"]
-        self.written = Progress(runs, best, (found["losses"],), tuple(scores), found["done"], *times)
+        self.written = Progress(
+            runs, best, (found["traces"],) if found["done"] else (), tuple(scores), found["done"], *times
+        )
         return self.written
 
     def write(self, progress: Progress, *, now: bool = False) -> None:
@@ -101,7 +103,7 @@ class Checkpoint:
             "compile_seconds": progress.compile_seconds,
             "seconds": progress.seconds,
             "leaves": jax.tree.leaves(tree),
-            "losses": np.concatenate(progress.losses),
+            "traces": progress.trace(),
             "scores": {k: np.stack([s[k] for s in progress.scores]) for k in names},
             "evaluations": len(progress.scores),
         }

@@ -20,7 +20,7 @@ from dsrecon._types import Key, Keys
 from dsrecon.training.checkpoint import Checkpoint, fingerprint
 from dsrecon.training.losses import Loss
 from dsrecon.training.progress import Progress, joined, parted
-from dsrecon.training.updates import Recipe, Run, compiled
+from dsrecon.training.updates import Adapt, Gradient, Recipe, Run, compiled, of_batch
 
 Evaluate = Callable[[PyTree], dict[str, np.ndarray]]
 
@@ -29,6 +29,9 @@ class History(NamedTuple):
     """What happened. Arrays are on the host; `r` runs, `u` updates, `e` evaluations.
 
     - `loss` `[u, r]`: training loss of each update; NaN from the update after which a run stopped.
+    - `facts`: name to `[u, r]`, what else was told of each update: `gradient_norm` (of all parameters, as it comes from
+      the loss, before the optimiser cuts or scales it), what the loss tells, and of an adaptive forcing `alpha`, `norm`
+      (the estimate `s`) and `bound`, `(1 - alpha) s`.
     - `scores`: name to `[e, r]`, what `evaluate` gave; `evaluated_at` `[e]`: after how many updates.
     - `best_at` `[r]`: updates after which the returned model was kept.
     - `failed_at` `[r]`: update at which a run turned non-finite and stopped, -1 where none did.
@@ -44,6 +47,7 @@ class History(NamedTuple):
     compile_seconds: float
     seconds: float
     interrupted: bool = False
+    facts: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 def radam(start: float, end: float, steps: int) -> optax.GradientTransformation:
@@ -62,6 +66,8 @@ def fit(
     steps: int,
     key: Keys,
     state: PyTree = None,
+    adapt: Adapt | None = None,
+    gradient: Gradient = of_batch,
     evaluate: Evaluate | None = None,
     every: int | None = None,
     threads: int | None = None,
@@ -75,6 +81,9 @@ def fit(
 
     - `model`: a PyTree; its inexact arrays are trained. For an ensemble every array leaf has a leading axis `r`.
     - `loss`: `(model, state, batch, key) -> (value, (state, facts))`, for one run. `state`: its first state.
+    - `adapt`: `(model, state, batch, update) -> (state, facts)`, before each gradient: changes the state of the loss,
+      such as the strength of the forcing (`Adaptive`, `scheduled`).
+    - `gradient`: what the optimiser gets: `of_batch`, or `of_windows`, the gradient of each window by itself.
     - `sampler`: `key -> batch`, traced; shared by the runs, each with its own keys.
     - `optimiser`: an optax transformation.
     - `steps`: updates. `every`: updates in one compiled call, evaluated after each (default: a twentieth of them).
@@ -112,8 +121,8 @@ def fit(
     free, fixed = eqx.partition(model, eqx.is_inexact_array)
     fixed, static = eqx.partition(fixed, eqx.is_array)
     zeros = jnp.zeros(len(keys), jnp.int32)
-    start = (Run(free, eqx.filter_vmap(optimiser.init)(free), state, keys, zeros, zeros - 1), fixed)
-    recipe = Recipe(static, loss, sampler, optimiser)
+    start = (Run(free, eqx.filter_vmap(optimiser.init)(free), state, keys, zeros - 1), fixed)
+    recipe = Recipe(static, loss, sampler, optimiser, adapt, gradient)
     groups = [jax.tree.map(lambda x, g=g: x[g], start) for g in _split(len(keys), threads)]
     chunk = min(every or max(1, steps // 20), steps)
 
@@ -130,8 +139,9 @@ def fit(
     best = joined(reached.best)
     model = eqx.combine(*parted(best.free, [free]), fixed, static)
     ends = np.cumsum(lengths)
+    facts = reached.trace()
     history = History(
-        np.concatenate(reached.losses),
+        facts.pop("loss"),
         {k: np.stack([s[k] for s in reached.scores]) for k in (reached.scores[0] if reached.scores else {})},
         ends[ends <= reached.done],
         best.at,
@@ -139,6 +149,7 @@ def fit(
         reached.compile_seconds,
         reached.seconds,
         interrupted,
+        facts,
     )
     return (jax.tree.map(lambda x: x[0] if eqx.is_array(x) else x, model) if single else model), history
 
@@ -176,7 +187,7 @@ def _train(
                 if store is not None:
                     store.write(reached)
                 bar.update(n)
-                bar.set_postfix_str(_postfix(reached.losses[-1], reached.scores), refresh=False)
+                bar.set_postfix_str(_postfix(reached.traces[-1]["loss"], reached.scores), refresh=False)
                 if interrupted or _over(reached, steps):
                     break
     except KeyboardInterrupt:
@@ -194,19 +205,19 @@ def _over(reached: Progress, steps: int) -> bool:
 
 
 def _advance(program, reached: Progress, groups, recipe: Recipe, evaluate: Evaluate | None) -> Callable[[int], Any]:
-    """One chunk of one group, for a thread: `i -> (run, losses [r, length], scores or None)`."""
+    """One chunk of one group, for a thread: `i -> (run, facts [r, length], scores or None)`."""
     settings = _thread_settings()
 
     def advance(i: int):
         fixed = groups[i][1]
-        run, values = program(reached.runs[i], fixed)
+        run, facts = program(reached.runs[i], fixed, reached.done)
         found = None
         if evaluate is not None:
             with ExitStack() as stack:
                 for setting, value in settings:
                     stack.enter_context(setting(value))
                 found = evaluate(eqx.combine(run.free, fixed, recipe.static))
-        return run, np.asarray(values), found
+        return run, jax.tree.map(np.asarray, facts), found
 
     return advance
 

@@ -36,12 +36,14 @@ def gtf(
     - `alpha`: constant forcing, 0 (free) to 1 (teacher forcing). Gradients stay bounded for `alpha >= 1 - 1/s`,
       `s` the largest spectral norm of the Jacobians.
     - `interval`: sparse forcing instead: `alpha = 1` every `interval` steps, 0 between.
-    - neither: `alpha` is read from the loss's state, `state["alpha"]`, so that the runs of an ensemble may differ.
+    - neither: `alpha` is read from the loss's state, `state["alpha"]`, so that the runs of an ensemble may differ, and
+      an `adapt` of `fit` (`Adaptive`, `scheduled`) may change it on the way.
     - `channels`: partial forcing: which observed channels are forced (all by default).
     - `solver`: how the forced cell is run.
 
-    **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, or `channels` that
-    force none.
+    **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, `channels` that force none;
+    when traced, before anything is compiled, for an alpha or interval beside one in the state, a batch of another
+    width than the readout shows, and channels of another number.
 
     References: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML; Mikhaeil et al.
     2022, *On the difficulty of learning chaotic dynamics with RNNs*, NeurIPS (sparse forcing).
@@ -56,25 +58,54 @@ def gtf(
         raise ValueError("channels must force at least one channel: got none.")
 
     def forcing(state: PyTree, steps: int, dtype: Any) -> Float[Array, "t"]:
+        carried = isinstance(state, dict) and "alpha" in state
+        given = f"alpha={alpha}" if alpha is not None else f"interval={interval}"
+        if carried and (alpha is not None or interval is not None):
+            raise ValueError(
+                f"the state carries an alpha (an adaptive rule's, say): {given} cannot be given beside it."
+            )
         if interval is not None:
             return (jnp.arange(steps) % interval == 0).astype(dtype)
         return jnp.full(steps, state["alpha"] if alpha is None else alpha, dtype)
 
     def loss(model: Forced, state: PyTree, batch: Window, key: Key):
-        x, seen, s, observed = batch
-        lead = (x.shape[0], x.shape[1] - 1)
-        alphas = jnp.broadcast_to(forcing(state, lead[1], x.dtype), lead)
-        mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), (*lead, x.shape[2]))
-        if observed is not None:
-            mask = observed[:, :-1] if mask is None else mask & observed[:, :-1]
-        forced = Forcing(seen[:, :-1], alphas, None if s is None else s[:, 1:], mask)
-        z0 = jax.vmap(model.readout.start)(seen[:, 0])
+        alphas = forcing(state, batch.x.shape[1] - 1, batch.x.dtype)
+        z0, forced = presented(model, batch, alphas, channels)
         zs = evolve(model, z0, forced, solver=solver, throw=False).zs
-        misfit = jax.vmap(model.readout.misfit)(zs, x[:, 1:])[:, model.readout.memory :]
-        if observed is None:
+        misfit = jax.vmap(model.readout.misfit)(zs, batch.x[:, 1:])[:, model.readout.memory :]
+        if batch.mask is None:
             return jnp.mean(misfit), (state, {})
-        counted = observed[:, 1 + model.readout.memory :]
+        counted = batch.mask[:, 1 + model.readout.memory :]
         total = jnp.sum(jnp.where(counted, misfit, jnp.zeros_like(misfit)))
         return total / jnp.maximum(jnp.sum(counted), 1).astype(total.dtype), (state, {})
 
     return loss
+
+
+def presented(
+    model: Forced, batch: Window, alphas: Float[Array, "t"], channels: tuple[bool, ...] | None = None
+) -> tuple[Float[Array, "b m"], Forcing]:
+    """Where the runs of a batch of windows begin, and what pulls on them on their way.
+
+    **Arguments:** `model`; `batch`: windows of `t + 1` observations; `alphas`: strength at each step, `[t]`;
+    `channels`: which of the observed channels are forced.
+
+    **Returns:** start states `[b, m]`, and a `Forcing` with leaves `[b, t, ...]`.
+
+    **Raises:** `ValueError` for a batch of another width than the readout shows, or other channels.
+    """
+    x, seen, s, observed = batch.x, batch.seen, batch.s, batch.mask
+    wanted = model.readout.observed_size
+    if seen.shape[-1] != wanted or x.shape[-1] != wanted:
+        raise ValueError(
+            f"the forcing target must have the {wanted} channels that the readout shows: the windows have "
+            f"{seen.shape[-1]} (seen) and {x.shape[-1]} (to predict)."
+        )
+    if channels is not None and len(channels) != wanted:
+        raise ValueError(f"channels must say yes or no to each of the {wanted} channels: got {len(channels)}.")
+    lead = (x.shape[0], x.shape[1] - 1)
+    mask = None if channels is None else jnp.broadcast_to(jnp.array(channels), (*lead, wanted))
+    if observed is not None:
+        mask = observed[:, :-1] if mask is None else mask & observed[:, :-1]
+    forced = Forcing(seen[:, :-1], jnp.broadcast_to(alphas, lead), None if s is None else s[:, 1:], mask)
+    return jax.vmap(model.readout.start)(seen[:, 0]), forced

@@ -10,6 +10,9 @@ from jaxtyping import PyTree
 
 from dsrecon.training.updates import Run
 
+Traces = dict[str, np.ndarray]
+"""What was told of every update, by name."""
+
 
 class Best(NamedTuple):
     """The best parameters so far of a group of `r` runs: `free` on the device, `score` and `at` `[r]` on the host."""
@@ -45,13 +48,14 @@ class Progress(NamedTuple):
     """All that a fit has come to. It is never changed, only replaced: whatever interrupts a fit finds it whole.
 
     - `runs`, `best`: one a group of runs.
-    - `losses`: `[u, r]` each; `scores`: name to `[r]`, one an evaluation. `done`: updates.
+    - `traces`: name to `[u, r]`, one a compiled call, `loss` among them; `scores`: name to `[r]`, one an evaluation.
+    - `done`: updates.
     - `compile_seconds`, `seconds`: spent so far.
     """
 
     runs: tuple[Run, ...]
     best: tuple[Best, ...]
-    losses: tuple[np.ndarray, ...] = ()
+    traces: tuple[dict[str, np.ndarray], ...] = ()
     scores: tuple[dict[str, np.ndarray], ...] = ()
     done: int = 0
     compile_seconds: float = 0.0
@@ -64,22 +68,28 @@ class Progress(NamedTuple):
         best = [Best(run.free, np.full(n, np.inf), np.zeros(n, int)) for run, n in zip(runs, sizes, strict=True)]
         return Progress(tuple(runs), tuple(best))
 
-    def advanced(self, length: int, results: Sequence[tuple[Run, np.ndarray, Any]], seconds: float) -> "Progress":
-        """After `length` updates more, which gave `(run, losses [r, length], scores or None)` for every group."""
+    def advanced(
+        self, length: int, results: Sequence[tuple[Run, dict[str, np.ndarray], Any]], seconds: float
+    ) -> "Progress":
+        """After `length` updates more, which gave `(run, {name: [r, length]}, scores or None)` for every group."""
         done = self.done + length
         best = [old.offered(run, found, done) for old, (run, _, found) in zip(self.best, results, strict=True)]
-        losses = np.concatenate([values for _, values, _ in results]).T
+        traces = {k: np.concatenate([facts[k] for _, facts, _ in results]).T for k in results[0][1]}
         evaluated = [found for *_, found in results if found is not None]
         scores = [{k: np.concatenate([f[k] for f in evaluated]) for k in evaluated[0]}] if evaluated else []
         return Progress(
             tuple(run for run, *_ in results),
             tuple(best),
-            (*self.losses, losses),
+            (*self.traces, traces),
             (*self.scores, *scores),
             done,
             self.compile_seconds,
             seconds,
         )
+
+    def trace(self) -> dict[str, np.ndarray]:
+        """All traces from the first update on: name to `[u, r]`."""
+        return {k: np.concatenate([t[k] for t in self.traces]) for k in self.traces[0]} if self.traces else {}
 
     @property
     def failed_at(self) -> np.ndarray:
