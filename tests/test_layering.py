@@ -32,7 +32,7 @@ LAYERS = (
         "reconstruction",
     ),
     ("models", "training", "measures", "symbolic", "analysis", "systems"),
-    ("data", "datasets", "plot"),
+    ("data", "datasets", "plot", "export"),
     ("reconstruct", "forecast", "diagnose", "cli", "__init__"),
 )
 ORDERED = 2  # in this row a module may also import those to its left
@@ -45,6 +45,7 @@ DOORS = {
     "diffrax": {"systems"},
     "networkx": {"symbolic"},
     "pooch": {"datasets"},
+    "dp_accounting": {"training"},
 }
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 MAY_PRINT = {"cli"}

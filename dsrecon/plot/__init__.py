@@ -10,5 +10,6 @@ from dsrecon.plot.orbits import spectra as spectra
 from dsrecon.plot.overview import runs as runs
 from dsrecon.plot.overview import summary as summary
 from dsrecon.plot.overview import table as table
+from dsrecon.plot.pareto import pareto as pareto
 from dsrecon.plot.regions import symbols as symbols
 from dsrecon.plot.regions import transition_graph as transition_graph

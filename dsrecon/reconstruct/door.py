@@ -11,7 +11,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.readout import AbstractReadout
 from dsrecon.reconstruct.fitted import fitted
 from dsrecon.reconstruction import Reconstruction
-from dsrecon.training import Adaptive, Estimator, of_batch
+from dsrecon.training import Adaptive, Estimator, Penalty, of_batch
 from dsrecon.training.updates import Gradient
 
 
@@ -31,7 +31,7 @@ def reconstruct(
     alpha: float | Sequence[float] | Callable[[Any], Any] | None = None,
     interval: int | None = None,
     adaptive: Adaptive | Estimator | None = None,
-    penalties: Sequence[Any] = (),
+    penalties: Sequence[Penalty] = (),
     length: int | None = None,
     batch: int | None = None,
     steps: int | None = None,

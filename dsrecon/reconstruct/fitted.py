@@ -26,7 +26,7 @@ from dsrecon.reconstruct.select import LONGEST_RUN
 from dsrecon.reconstruct.start import models, optimiser_of, sampler_of
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import Series, as_inputs, as_trials
-from dsrecon.training import Adaptive, Estimator, History, fit
+from dsrecon.training import Adaptive, Estimator, History, Penalty, fit, penalised
 from dsrecon.training.updates import Gradient
 
 EVALUATIONS = 20
@@ -61,8 +61,9 @@ class Fitted(NamedTuple):
         chosen: Forced = jax.tree.map(lambda v: v[run] if eqx.is_array(v) else v, self.model)
         plan = Plan(dict(self.plan.values), dict(self.plan.reasons))
         if self.pull.state is not None:
+            rule = f"{plan.values['alpha']}: " if isinstance(plan.values["alpha"], str) else ""
             plan.values["alpha"] = round(float(self.table["alpha"][run]), 6)
-            plan.reasons["alpha"] += f"; the best run had {plan.values['alpha']}"
+            plan.reasons["alpha"] = f"{rule}{plan.reasons['alpha']}; the best run had {plan.values['alpha']}"
         runs = self.table.assign_attrs(best=run)
         record: dict[str, Any] = {
             "settings": plan.settings(),
@@ -106,7 +107,7 @@ def fitted(
     alpha: float | Sequence[float] | Callable[[Any], Any] | None,
     interval: int | None,
     adaptive: Adaptive | Estimator | None,
-    penalties: Sequence[Any],
+    penalties: Sequence[Penalty],
     length: int | None,
     batch: int | None,
     steps: int | None,
@@ -144,7 +145,7 @@ def fitted(
         plan.choose("penalties", [getattr(p, "__name__", type(p).__name__) for p in penalties], None, "")
     model, history = fit(
         model,
-        pull.loss,
+        penalised(pull.loss, *penalties) if penalties else pull.loss,
         sampler_of(data, length, batch, noise, key, plan, model.readout.memory),
         optimiser,
         steps=updates,

@@ -13,6 +13,17 @@ from dsrecon.training.fit import fit as fit
 from dsrecon.training.fit import radam as radam
 from dsrecon.training.losses import Loss as Loss
 from dsrecon.training.losses import gtf as gtf
+from dsrecon.training.penalties import Penalty as Penalty
+from dsrecon.training.penalties import manifold_attractor as manifold_attractor
+from dsrecon.training.penalties import noisy as noisy
+from dsrecon.training.penalties import penalised as penalised
+from dsrecon.training.penalties import readout_penalty as readout_penalty
+from dsrecon.training.penalties import weight_penalty as weight_penalty
+from dsrecon.training.privacy import exposure as exposure
+from dsrecon.training.privacy import noise_for as noise_for
+from dsrecon.training.privacy import privacy_spent as privacy_spent
+from dsrecon.training.privacy import private as private
+from dsrecon.training.privacy import secret_key as secret_key
 from dsrecon.training.updates import of_batch as of_batch
 from dsrecon.training.updates import of_windows as of_windows
 from dsrecon.training.windows import Window as Window

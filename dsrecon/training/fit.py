@@ -271,12 +271,16 @@ def _stacked(model: PyTree, state: PyTree, runs: int, single: bool) -> tuple[PyT
 
 
 def _split(runs: int, threads: int | None) -> list[slice]:
-    """Equal groups of runs, one a thread. An accelerator takes them all at once."""
+    """Equal groups of runs, one a thread. An accelerator takes them all at once.
+
+    A number of runs that the cores do not divide, such as 5 on 2, goes one by one, so that none is idle.
+    """
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1: got {threads}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = threads or (cores if jax.default_backend() == "cpu" else 1)
     count = max(n for n in range(1, min(wanted, runs) + 1) if runs % n == 0)
+    count = runs if count == 1 and wanted > 1 else count
     size = runs // count
     return [slice(i * size, (i + 1) * size) for i in range(count)]
 

@@ -129,6 +129,8 @@ def _member(length: int, recipe: Recipe, fixed_sampler: Any) -> Callable[..., tu
                 (run.free, run.opt_state, run.loss_state),
             )
             failed_at = jnp.where((run.failed_at < 0) & ~sound, number, run.failed_at)
+            if clash := (told.keys() & facts.keys()) | ({"loss"} & (told.keys() | facts.keys())):
+                raise ValueError(f"facts must have names of their own: {sorted(clash)} is told twice.")
             facts = {"loss": error, **told, **facts}
             facts = jax.tree.map(lambda x: jnp.where(run.failed_at < 0, x, jnp.nan).astype(error.dtype), facts)
             return Run(kept[0], kept[1], kept[2], run.key, failed_at), facts

@@ -19,12 +19,14 @@ class Window(NamedTuple):
     - `seen`: what the model is shown of them, `[b, length + 1, n]`: the readout's `targets` of `x`, with noise.
     - `s`: external input, `[b, length + 1, k]`: row `t` acts on the step from `x[t - 1]` to `x[t]`. Or `None`.
     - `mask`: where `x` was observed, `[b, length + 1, n]`; `None` where all of it was.
+    - `trial`: number of the trial that it is cut from, `[b]`; `None` where the series is not told as trials.
     """
 
     x: Float[Array, "b t n"]
     seen: Float[Array, "b t n"]
     s: Float[Array, "b t k"] | None = None
     mask: Bool[Array, "b t n"] | None = None
+    trial: Int[Array, "b"] | None = None
 
 
 class Windows(eqx.Module):
@@ -37,7 +39,7 @@ class Windows(eqx.Module):
 
     - `x`: series `[t, n]` in the units of the model, finite throughout; several trials one after the other.
     - `trials`: lengths of the trials, which add up to `t`; one trial by default. Those shorter than a window are not
-      used.
+      used. Given, they number the windows (`Window.trial`, from 0).
     - `mask`: where `x` was observed, `[t, n]`; `None` where all of it was.
     - `seen`: what the model is shown instead of `x`, `[t, n]`. `s`: external input `[t, k]`, or `None`.
     - `length`: predicted steps of a window (it holds `length + 1` observations); `batch`: windows drawn at once.
@@ -55,6 +57,7 @@ class Windows(eqx.Module):
     mask: Bool[Array, "t n"] | None
     pool: Float[Array, "t n"] | None
     starts: Int[Array, "w"] | None
+    ends: Int[Array, "j"] | None
     length: int = eqx.field(static=True)
     batch: int = eqx.field(static=True)
 
@@ -73,6 +76,7 @@ class Windows(eqx.Module):
     ):
         if length < 1 or batch < 1:
             raise ValueError(f"length and batch must be at least 1: got {length} and {batch}.")
+        told = trials is not None
         trials = [len(x)] if trials is None else list(trials)
         if sum(trials) != len(x):
             raise ValueError(f"trials must add up to the {len(x)} rows of x: got {sum(trials)}.")
@@ -92,6 +96,7 @@ class Windows(eqx.Module):
         self.x, self.seen, self.s, self.mask, self.length, self.batch = x, seen, s, mask, length, batch
         self.pool = noise * jax.random.normal(key, x.shape, x.dtype) if key is not None and noise else None
         self.starts = None if len(trials) == 1 and mask is None else _starts(trials, mask, length)
+        self.ends = jnp.asarray(np.cumsum(trials), jnp.int32) if told else None
 
     def __call__(self, key: Key) -> Window:
         """`batch` windows; their starts are uniform over all that fit."""
@@ -107,7 +112,9 @@ class Windows(eqx.Module):
         seen = x if self.seen is None else cut(self.seen, starts)
         seen = seen if self.pool is None else seen + cut(self.pool, drawn[1])
         s = None if self.s is None else cut(self.s, starts)
-        return Window(x, seen, s, None if self.mask is None else cut(self.mask, starts))
+        mask = None if self.mask is None else cut(self.mask, starts)
+        trial = None if self.ends is None else jnp.searchsorted(self.ends, starts.astype(jnp.int32), side="right")
+        return Window(x, seen, s, mask, trial)
 
 
 def _starts(trials: Sequence[int], mask: Bool[Array, "t n"] | None, length: int) -> Int[Array, "w"]:

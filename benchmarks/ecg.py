@@ -1,0 +1,163 @@
+"""The electrocardiogram of the papers: every cell and forcing, in at most 300 s a configuration on two cores.
+
+    python benchmarks/ecg.py DATA [NAME ...]
+
+`DATA` is the five-dimensional embedded ECG of Hess et al. 2023 (`ecg_5d_train.npy`, 100,000 samples, standardised and
+smoothed; not distributed here). The first 80,000 samples are fitted, a quarter of them choosing among the states of
+each run; the last 20,000 are the truth. Each run is let free for 100,000 steps: D_stsp `padded` of all of them, D_H of
+the first 20,000, PE(20) in squared units of the file, all against the truth. A line a run goes to `results/ecg.json` as
+soon as its configuration is through, in place of the lines that this configuration had there.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import versions
+
+from dsrecon import evolve
+from dsrecon.measures import d_h, d_stsp, outside
+from dsrecon.models import (
+    ALRNN,
+    PLRNN,
+    ClippedDendriticPLRNN,
+    ClippedShallowPLRNN,
+    DendriticPLRNN,
+    MeanCentredPLRNN,
+    ShallowPLRNN,
+)
+from dsrecon.readout import LinearReadout
+from dsrecon.reconstruct.fitted import fitted
+from dsrecon.reconstruction import Reconstruction
+from dsrecon.training import Adaptive, of_batch, product_bound
+
+RESULTS = Path(__file__).parent / "results" / "ecg.json"
+CHANNELS, FITTED, FREE, AHEAD = 5, 80_000, 100_000, 20
+
+
+class Configuration(NamedTuple):
+    """What is fitted: `cell`: key to cell; `options`: of `reconstruct`; `linear`: with a linear readout."""
+
+    cell: Callable[[Any], Any]
+    options: dict[str, Any]
+    linear: bool = False
+    runs: int = 2
+
+
+SHALLOW = {"length": 30, "batch": 32, "steps": 12_000, "learning_rate": (1e-2, 1e-4)}
+OTHERS = {"length": 50, "steps": 6_000, "learning_rate": (5e-3, 5e-5), "adaptive": product_bound}
+SPARSE = {"length": 50, "steps": 8_000, "learning_rate": (1e-2, 1e-4), "interval": 10}
+PAPER = {"length": 50, "steps": 8_000, "learning_rate": (2e-3, 2e-5), "interval": 10}
+
+CONFIGURATIONS = {
+    "clipped shallow M5 H250, alpha .3": Configuration(
+        lambda key: ClippedShallowPLRNN(5, 250, key=key), {**SHALLOW, "alpha": 0.3}, True, 5
+    ),
+    "clipped shallow M5 H250, adaptive": Configuration(
+        lambda key: ClippedShallowPLRNN(5, 250, key=key),
+        {**SHALLOW, "adaptive": Adaptive(product_bound, decay=0.99, stride=3)},
+        True,
+        5,
+    ),
+    "clipped shallow M5 H250, sparse 10": Configuration(
+        lambda key: ClippedShallowPLRNN(5, 250, key=key), SPARSE, True, 5
+    ),
+    "shallow M5 H250, adaptive": Configuration(lambda key: ShallowPLRNN(5, 250, key=key), {**SHALLOW, **OTHERS}, True),
+    "PLRNN M30, adaptive": Configuration(lambda key: PLRNN(30, key=key), OTHERS),
+    "mean-centred PLRNN M30, adaptive": Configuration(lambda key: MeanCentredPLRNN(30, key=key), OTHERS),
+    "dendritic M20 B20, adaptive": Configuration(lambda key: DendriticPLRNN(20, 20, key=key), OTHERS),
+    "clipped dendritic M20 B20, adaptive": Configuration(lambda key: ClippedDendriticPLRNN(20, 20, key=key), OTHERS),
+    "AL-RNN M100 P2, sparse 10": Configuration(lambda key: ALRNN(100, 2, key=key), PAPER),
+    "AL-RNN M30 P10, alpha .05": Configuration(
+        lambda key: ALRNN(30, 10, key=key),
+        {"length": 50, "steps": 8_000, "learning_rate": (1e-2, 1e-4), "alpha": 0.05},
+    ),
+    "best: clipped shallow M5 H250, identity, alpha .6, best of 20": Configuration(
+        lambda key: ClippedShallowPLRNN(5, 250, key=key),
+        {"length": 20, "steps": 12_000, "learning_rate": (2e-2, 2e-4), "alpha": 0.6},
+        False,
+        20,
+    ),
+}
+
+
+def prediction_error(model: Reconstruction, truth: np.ndarray) -> float:
+    """PE(20) in squared units of the file, from 1,000 starts along the truth."""
+    states = model.filter(truth)
+    starts = np.linspace(200, len(truth) - AHEAD - 1, 1000).astype(int)
+    ahead = evolve(model.cell, states[starts], steps=AHEAD, throw=False).zs[:, -1]
+    return float(np.mean((model.observe(ahead) - truth[starts + AHEAD]) ** 2))
+
+
+def scores(model: Reconstruction, truth: np.ndarray) -> dict[str, float | None]:
+    free = np.asarray(model.simulate(FREE, throw=False))
+    if not np.isfinite(free).all():
+        return {"d_stsp": None, "d_h": None, "pe_20": prediction_error(model, truth), "outside": outside(truth, free)}
+    return {
+        "d_stsp": d_stsp(truth, free, definition="padded"),
+        "d_h": d_h(truth, free[: len(truth)]),
+        "pe_20": prediction_error(model, truth),
+        "outside": outside(truth, free),
+    }
+
+
+def measured(name: str, data: np.ndarray) -> list[dict[str, Any]]:
+    """Fit one configuration and score each of its runs."""
+    configuration, truth = CONFIGURATIONS[name], data[FITTED:]
+    readout = None
+    if configuration.linear:
+        state_size = configuration.cell(jax.random.key(0)).state_size
+        readout = lambda key: LinearReadout(CHANNELS, state_size, key=key)  # noqa: E731
+    given: dict[str, Any] = dict(
+        inputs=None, families=None, lag=None, dimension=None, key=0, time_step=None, resample=None, alpha=None,
+        interval=None, adaptive=None, penalties=(), batch=None, optimiser=None, noise=None, validation=0.25,
+        checkpoint=None, progress=False, threads=None, length=None, steps=None, learning_rate=None, gradient=of_batch,
+    )  # fmt: skip
+    begun, load = time.perf_counter(), os.getloadavg()[0]
+    given |= configuration.options
+    fit = fitted(data[:FITTED], configuration.cell, readout=readout, runs=configuration.runs, **given)
+    seconds = time.perf_counter() - begun
+    rows = []
+    for run in range(configuration.runs):
+        row = {"configuration": name, "run": run, "chosen": run == int(np.argmin(fit.table["score"].values))}
+        row |= {"seconds_of_all_runs": seconds, "load_at_begin": load, "score": float(fit.table["score"][run])}
+        row |= {"alpha": float(fit.table["alpha"][run]) if "alpha" in fit.table else configuration.options.get("alpha")}
+        rows.append(row | scores(fit.reconstruction(run), truth))
+    shown = {k: [r[k] for r in rows] for k in ("d_stsp", "d_h", "pe_20")}
+    medians = {k: float(np.median([v for v in values if v is not None] or [np.nan])) for k, values in shown.items()}
+    best = next(r for r in rows if r["chosen"])
+    print(f"{name}: {seconds:.0f} s (load {load:.1f}); medians of {len(rows)}: {medians}", flush=True)
+    print(f"    chosen by validation: { ({k: best[k] for k in shown}) }", flush=True)
+    return rows
+
+
+def main() -> None:
+    data = np.load(sys.argv[1]).astype(np.float64)
+    names = sys.argv[2:] or list(CONFIGURATIONS)
+    unknown = set(names) - set(CONFIGURATIONS)
+    if unknown:
+        raise SystemExit(f"unknown: {unknown}; known: {list(CONFIGURATIONS)}")
+    truth = data[FITTED:]
+    floors = {
+        "d_stsp": d_stsp(truth, data[:FITTED], definition="padded"),
+        "d_h": d_h(truth, data[FITTED - len(truth) : FITTED]),
+    }
+    for name in names:
+        rows = measured(name, data)
+        found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
+        kept = [r for r in found["runs"] if r["configuration"] != name]
+        content = {"machine": versions(), "floors": floors, "runs": kept + rows}
+        RESULTS.with_suffix(".part").write_text(json.dumps(content, indent=1))
+        RESULTS.with_suffix(".part").replace(RESULTS)
+
+
+if __name__ == "__main__":
+    jnp.zeros(())
+    main()
