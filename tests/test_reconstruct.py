@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import xarray as xr
@@ -144,6 +145,9 @@ def test_save_and_load_keep_the_record(fitted, tmp_path):
         ({"alpha": -0.1}, r"alpha must lie in \[0, 1\]: got -0.1"),
         ({"interval": 0}, "interval must be at least 1: got 0"),
         ({"alpha": 0.1, "interval": 4}, "alpha or interval, not both"),
+        ({"alpha": [0.1, 0.2], "interval": 4}, "alpha or interval, not both"),
+        ({"evaluations": 0}, "evaluations must be an integer of at least 1: got 0"),
+        ({"learning_rate": (1e-3, 1e-4), "optimiser": optax.sgd(0.1)}, "give learning_rate or optimiser, not both"),
         ({"runs": 0}, "runs must be an integer of at least 1: got 0"),
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"length": 5000}, "too short for one window: 1200 samples"),

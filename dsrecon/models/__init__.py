@@ -1,4 +1,10 @@
 """One family a file."""
 
 from dsrecon.models.alrnn import ALRNN as ALRNN
+from dsrecon.models.bounds import norm_bound as norm_bound
+from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPLRNN
+from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
+from dsrecon.models.plrnn import PLRNN as PLRNN
+from dsrecon.models.plrnn import MeanCentredPLRNN as MeanCentredPLRNN
 from dsrecon.models.shallow import ClippedShallowPLRNN as ClippedShallowPLRNN
+from dsrecon.models.shallow import ShallowPLRNN as ShallowPLRNN

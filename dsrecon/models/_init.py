@@ -1,8 +1,8 @@
-"""Start values and size checks that the piecewise-linear families share."""
+"""What the piecewise-linear families share: start values, size checks, external input."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Inexact
 
 from dsrecon._types import Key
 
@@ -15,6 +15,21 @@ def contracting_diagonal(size: int, *, key: Key) -> Float[Array, "m"]:
     R = jax.random.normal(key, (size, size))
     K = R.T @ R / size + jnp.eye(size, dtype=R.dtype)
     return jnp.diag(K) / jnp.linalg.eigvalsh(K)[-1]
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, *, key: Key) -> Float[Array, "..."]:
+    """Uniform within `1 / sqrt(fan_in)`."""
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / fan_in**0.5
+
+
+def input_matrix(state_size: int, input_size: int, *, key: Key) -> Float[Array, "m k"] | None:
+    """`C ~ 0.01 N(0, 1)`, `[m, k]`; `None` without input."""
+    return 0.01 * jax.random.normal(key, (state_size, input_size)) if input_size else None
+
+
+def offset(h: Float[Array, "m"], C: Float[Array, "m k"] | None, s: Inexact[Array, "k"] | None) -> Inexact[Array, "m"]:
+    """`h + C s`; `h` for a cell that takes no input, or a step that has none."""
+    return h if C is None or s is None else h + C @ s
 
 
 def check_sizes(*, input_size: int, **sizes: int) -> None:

@@ -9,7 +9,7 @@ import optax
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
 from dsrecon.readout import AbstractReadout
-from dsrecon.reconstruct.fitted import fitted
+from dsrecon.reconstruct.fitted import EVALUATIONS, fitted
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.training import Adaptive, Estimator, Penalty, of_batch
 from dsrecon.training.updates import Gradient
@@ -40,6 +40,7 @@ def reconstruct(
     gradient: Gradient = of_batch,
     noise: float | None = None,
     validation: float = 0.2,
+    evaluations: int = EVALUATIONS,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
     progress: bool | None = None,
@@ -78,6 +79,7 @@ def reconstruct(
       `learning_rate`: first and last; `noise`: on what the model is shown, in standard deviations.
     - `optimiser`: any of optax's, instead of RAdam with a decaying rate; `gradient`: what it is given, see `fit`.
     - `validation`: share of the series, at its end, that is kept for choosing; of five trials or more, whole trials.
+      `evaluations`: how often all runs are scored by it on the way.
     - `checkpoint`: file that the fit writes itself down in, and goes on from when it is there.
     - `threads`, `progress`: as in `dsrecon.training.fit`.
 
@@ -116,6 +118,7 @@ def reconstruct(
         gradient=gradient,
         noise=noise,
         validation=validation,
+        evaluations=evaluations,
         checkpoint=checkpoint,
         threads=threads,
         progress=progress,

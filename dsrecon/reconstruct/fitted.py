@@ -27,6 +27,7 @@ from dsrecon.reconstruct.start import models, optimiser_of, sampler_of
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import Series, as_inputs, as_trials
 from dsrecon.training import Adaptive, Estimator, History, Penalty, fit, penalised
+from dsrecon.training.fit import Evaluate
 from dsrecon.training.updates import Gradient
 
 EVALUATIONS = 20
@@ -116,20 +117,25 @@ def fitted(
     gradient: Gradient,
     noise: float | None,
     validation: float,
+    evaluations: int = EVALUATIONS,
     checkpoint: str | os.PathLike | None,
     threads: int | None,
     progress: bool | None,
     members: Callable[[PyTree], PyTree] = lambda model: model,
+    chooser: Callable[[Parts, Data], Evaluate] = lambda parts, data: data.evaluate,
 ) -> Fitted:
     """All runs of a fit; arguments are those of `reconstruct`.
 
-    `members`: makes the runs differ in more than their keys: the stacked start models to other ones.
+    `members`: makes the runs differ in more than their keys: the stacked start models to other ones. `chooser`: what
+    scores the runs, which must give what `select.evaluator` gives.
     """
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
     key = jax.random.key(key) if isinstance(key, int) else key
     if not isinstance(runs, int) or runs < 1:
         raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
+    if not isinstance(evaluations, int) or evaluations < 1:
+        raise ValueError(f"evaluations must be an integer of at least 1: got {evaluations}.")
     plan = Plan({"runs": runs}, {"runs": "given" if runs != 8 else "default: enough to see the scatter of fits"})
     kinds = kinds_of(families, readout, trials)
     embedding, choice = embedding_of(trials, lag, dimension, validation, plan)
@@ -139,6 +145,7 @@ def fitted(
     plan.reasons["validation"] += f"; {parts.text}"
     model = members(models(cell, readout, kinds, parts.train[0].x.shape[1], parts, runs, key, plan))
     data = prepared(parts, kinds, jax.tree.map(lambda v: v[0] if eqx.is_array(v) else v, model.readout))
+    evaluate = chooser(parts, data)
     updates, optimiser = optimiser_of(steps, learning_rate, optimiser, plan)
     pull = forcing_of(alpha, interval, adaptive, runs, updates, plan)
     if penalties:
@@ -153,8 +160,8 @@ def fitted(
         state=pull.state,
         adapt=pull.adapt,
         gradient=gradient,
-        evaluate=data.evaluate,
-        every=max(1, updates // EVALUATIONS),
+        evaluate=evaluate,
+        every=max(1, updates // evaluations),
         checkpoint=checkpoint,
         identity=plan.identity(data=parts.checksum()),
         threads=threads,
@@ -162,7 +169,7 @@ def fitted(
     )
     if history.interrupted:
         plan.choose("interrupted", None, int(history.evaluated_at[-1]), "stopped by hand after so many updates")
-    runs_table = table(model, history, data.evaluate, pull.alphas(history))
+    runs_table = table(model, history, evaluate, pull.alphas(history))
     runs_table.attrs |= {"validation_samples": sum(len(h.x) for h in parts.held)}
     runs_table.attrs |= {"seconds": history.seconds, "compile_seconds": history.compile_seconds}
     return Fitted(model, history, runs_table, trials, driving, embedding, choice, parts, data, pull, plan)

@@ -55,6 +55,8 @@ def forcing_of(
     if adaptive is not None and (alpha is not None or interval is not None):
         name, value = ("alpha", alpha) if alpha is not None else ("interval", interval)
         raise ValueError(f"give {name} or adaptive, not both: an adaptive rule finds alpha itself; got {name}={value}.")
+    if alpha is not None and interval is not None:
+        raise ValueError(f"give alpha or interval, not both: got alpha={alpha} and interval={interval}.")
     if adaptive is not None:
         if not isinstance(adaptive, Adaptive):
             if not callable(adaptive):

@@ -1,0 +1,140 @@
+"""The dendritic PLRNN: every unit sees its input through a basis of thresholds."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Inexact
+
+from dsrecon._types import Key
+from dsrecon.cell import AbstractPWLCell
+from dsrecon.models._init import check_sizes, contracting_diagonal, input_matrix, offset, uniform
+
+RANGE = 3.0
+"""Standardised data lie within this many standard deviations: where thresholds start."""
+
+
+class DendriticPLRNN(AbstractPWLCell):
+    """Dendritic PLRNN: `z' = A z + W sum_b a_b relu(z - H_b) + h (+ C s)`.
+
+    A region is which thresholds each unit is above: the bits `z_i > H_bi`, basis by basis, `m b` of them, though the
+    `b` bits of one unit take `b + 1` patterns only.
+
+    **Fields:** `A` `[m]` (a diagonal), `W` `[m, m]`, `a` `[b]` (slopes, shared by the units), `H` `[b, m]`
+    (thresholds, each unit its own), `h` `[m]`, `C` `[m, k]` or `None`.
+
+    **Arguments:** `state_size` m; `bases` b; `input_size` k, 0 for none; `key` for the start values: `A`, `W`, `h` and
+    `C` those of the PLRNN (`W` full); `a` uniform within `1 / sqrt(b)`; of the thresholds of a unit one is uniform in
+    each `b`-th part of (-3, 3), in an order of its own, so that standardised data cross all of them.
+
+    **Raises:** `ValueError` for a size below 1.
+
+    Reference: Brenner et al. 2022, *Tractable dendritic RNNs for reconstructing nonlinear dynamical systems*, ICML.
+    """
+
+    A: Float[Array, "m"]
+    W: Float[Array, "m m"]
+    a: Float[Array, "b"]
+    H: Float[Array, "b m"]
+    h: Float[Array, "m"]
+    C: Float[Array, "m k"] | None
+    state_size: int = eqx.field(static=True)
+    bases: int = eqx.field(static=True)
+
+    def __init__(self, state_size: int, bases: int, *, input_size: int = 0, key: Key):
+        check_sizes(state_size=state_size, bases=bases, input_size=input_size)
+        key_A, key_W, key_a, key_H, key_C = jax.random.split(key, 5)
+        self.state_size, self.bases = state_size, bases
+        self.A = contracting_diagonal(state_size, key=key_A)
+        self.W = 0.01 * jax.random.normal(key_W, (state_size, state_size))
+        self.a = uniform((bases,), bases, key=key_a)
+        self.H = _thresholds(bases, state_size, key=key_H)
+        self.h = jnp.zeros(state_size)
+        self.C = input_matrix(state_size, input_size, key=key_C)
+
+    def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
+        return self.A * z + self.W @ _basis(self.a, self.H, z) + offset(self.h, self.C, s)
+
+    def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
+        return _gates(self.H, z)
+
+    def affine(
+        self, region: Bool[Array, "p"], s: Inexact[Array, "k"] | None = None
+    ) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        slope, shift = _line(self.a, self.H, region)
+        return jnp.diag(self.A) + self.W * slope[None, :], offset(self.h - self.W @ shift, self.C, s)
+
+
+class ClippedDendriticPLRNN(AbstractPWLCell):
+    """Clipped dendritic PLRNN: `z' = A z + W sum_b a_b [relu(z - H_b) - relu(z)] + h (+ C s)`.
+
+    Each term is a ramp between 0 and `H_bi`, so what a unit passes on is bounded by `sum_b |a_b H_bi|`, and the
+    orbit is bounded whenever `max |A| < 1`. A region is the bits of `DendriticPLRNN`, then the `m` bits `z_i > 0`.
+
+    **Fields:** as `DendriticPLRNN`.
+
+    **Arguments:** as `DendriticPLRNN`, start values too.
+
+    **Raises:** `ValueError` for a size below 1.
+
+    Reference: Brenner et al. 2022, *Tractable dendritic RNNs for reconstructing nonlinear dynamical systems*, ICML.
+    """
+
+    A: Float[Array, "m"]
+    W: Float[Array, "m m"]
+    a: Float[Array, "b"]
+    H: Float[Array, "b m"]
+    h: Float[Array, "m"]
+    C: Float[Array, "m k"] | None
+    state_size: int = eqx.field(static=True)
+    bases: int = eqx.field(static=True)
+
+    def __init__(self, state_size: int, bases: int, *, input_size: int = 0, key: Key):
+        check_sizes(state_size=state_size, bases=bases, input_size=input_size)
+        key_A, key_W, key_a, key_H, key_C = jax.random.split(key, 5)
+        self.state_size, self.bases = state_size, bases
+        self.A = contracting_diagonal(state_size, key=key_A)
+        self.W = 0.01 * jax.random.normal(key_W, (state_size, state_size))
+        self.a = uniform((bases,), bases, key=key_a)
+        self.H = _thresholds(bases, state_size, key=key_H)
+        self.h = jnp.zeros(state_size)
+        self.C = input_matrix(state_size, input_size, key=key_C)
+
+    def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
+        ramps = _basis(self.a, self.H, z) - jnp.sum(self.a) * jax.nn.relu(z)
+        return self.A * z + self.W @ ramps + offset(self.h, self.C, s)
+
+    def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
+        return jnp.concatenate([_gates(self.H, z), z > 0])
+
+    def affine(
+        self, region: Bool[Array, "p"], s: Inexact[Array, "k"] | None = None
+    ) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        above, positive = region[: self.H.size], region[self.H.size :].astype(self.a.dtype)
+        slope, shift = _line(self.a, self.H, above)
+        A = jnp.diag(self.A) + self.W * (slope - jnp.sum(self.a) * positive)[None, :]
+        return A, offset(self.h - self.W @ shift, self.C, s)
+
+
+def _thresholds(bases: int, size: int, *, key: Key) -> Float[Array, "b m"]:
+    """Unit by unit one uniform draw in each of `b` equal parts of `(-RANGE, RANGE)`, in random order."""
+    key_place, key_order = jax.random.split(key)
+    place = jax.random.uniform(key_place, (bases, size))
+    parts = jnp.arange(bases, dtype=place.dtype)[:, None] + place
+    return jax.random.permutation(key_order, RANGE * (2 * parts / bases - 1), axis=0, independent=True)
+
+
+def _basis(a: Float[Array, "b"], H: Float[Array, "b m"], z: Inexact[Array, "m"]) -> Inexact[Array, "m"]:
+    """`sum_b a_b relu(z - H_b)`, the sum written out: one compiled loop over a batch, and no `[b, m]` array a step."""
+    return sum((a[b] * jax.nn.relu(z - H[b]) for b in range(len(a))), jnp.zeros_like(z))
+
+
+def _gates(H: Float[Array, "b m"], z: Inexact[Array, "m"]) -> Bool[Array, "p"]:
+    return (z[None] - H > 0).ravel()
+
+
+def _line(
+    a: Float[Array, "b"], H: Float[Array, "b m"], gates: Bool[Array, "p"]
+) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+    """`slope`, `shift`, both `[m]`, of `sum_b a_b relu(z - H_b) = slope * z - shift` where `gates` are open."""
+    taken = gates.reshape(H.shape).astype(a.dtype) * a[:, None]
+    return jnp.sum(taken, axis=0), jnp.sum(taken * H, axis=0)
