@@ -38,7 +38,7 @@ from dsrecon.training.estimators import spectral_norm
 RESULTS = Path(__file__).parent / "results" / "adaptive.json"
 LENGTH, FREE, STARTS, RUNS = 100_000, 10_000, 16, 5
 
-SYSTEMS = {"lorenz63": (Lorenz63(), 3, 50), "lorenz96-5": (Lorenz96(5), 5, 100), "lorenz96-10": (Lorenz96(10), 10, 200)}
+SYSTEMS = {"lorenz63": (Lorenz63(), 3, 50), "lorenz96-5": (Lorenz96(n=5), 5, 100), "lorenz96-10": (Lorenz96(n=10), 10, 200)}
 STEPS = {"lorenz63": 12_000, "lorenz96-5": 12_000, "lorenz96-10": 12_000}
 GIVEN: dict[str, Any] = dict(
     inputs=None, families=None, lag=None, dimension=None, runs=RUNS, key=0, time_step=None, resample=None, alpha=None,

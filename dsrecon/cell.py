@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from dsrecon._types import Inputs, Matrix, Region, State
 
@@ -49,6 +49,19 @@ class AbstractPWLCell(AbstractCell):
         """`(A z + h, A)` of the region that holds `z`: exact, no differentiation."""
         A, h = self.affine(self.region(z, s), s)
         return A @ z + h, A
+
+
+class AbstractFamily(eqx.Module):
+    """Cells of one kind, one for every condition: a subject, an experiment, a context that shows which system it is.
+
+    Law: what `given` returns is a cell like any other. It is run, scored, taken apart and saved without the family.
+    """
+
+    state_size: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def given(self, condition: PyTree) -> AbstractCell:
+        """The cell of a condition. What a condition is, a number or an array, the subclass says."""
 
 
 def dense_jacobian(cell: AbstractCell, z: State, s: Inputs = None) -> tuple[State, Matrix]:

@@ -13,7 +13,17 @@ from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, AbstractPWLCell
 from dsrecon.evolve import AbstractSolver, Sequential
-from dsrecon.models import ALRNN, ClippedShallowPLRNN
+from dsrecon.models import (
+    ALRNN,
+    PLRNN,
+    ClippedDendriticPLRNN,
+    ClippedShallowPLRNN,
+    DendriticPLRNN,
+    MeanCentredPLRNN,
+    ShallowPLRNN,
+)
+from dsrecon.models.experts import ExpertMixture
+from dsrecon.models.hierarchical import Hierarchical
 from dsrecon.readout import (
     AbstractReadout,
     Forced,
@@ -100,6 +110,24 @@ CELLS = [
     CellRow("tent", lambda key: jax.tree.map(jnp.asarray, Tent())),
     CellRow("skew-tent", lambda key: jax.tree.map(jnp.asarray, SkewTent())),
     CellRow("baker", lambda key: jax.tree.map(jnp.asarray, Baker(alpha=0.7))),
+    CellRow("plrnn", lambda key: PLRNN(4, key=key)),
+    CellRow("plrnn-driven", lambda key: PLRNN(3, input_size=2, key=key), normal(2)),
+    CellRow("mean-centred", lambda key: MeanCentredPLRNN(4, key=key)),
+    CellRow("mean-centred-driven", lambda key: MeanCentredPLRNN(4, input_size=2, key=key), normal(2)),
+    CellRow("dendritic", lambda key: DendriticPLRNN(3, 4, key=key)),
+    CellRow("dendritic-driven", lambda key: DendriticPLRNN(3, 2, input_size=2, key=key), normal(2)),
+    CellRow("clipped-dendritic", lambda key: ClippedDendriticPLRNN(3, 4, key=key)),
+    CellRow("clipped-dendritic-driven", lambda key: ClippedDendriticPLRNN(3, 2, input_size=2, key=key), normal(2)),
+    CellRow("plain-shallow", lambda key: ShallowPLRNN(3, 6, key=key)),
+    CellRow("plain-shallow-driven", lambda key: ShallowPLRNN(3, 4, input_size=2, key=key), normal(2)),
+    CellRow(
+        "experts-driven",
+        lambda key: ExpertMixture(3, 4, 2, 2, width=3, context_features=3, gate_size=3, input_size=2, key=key).given(
+            jax.random.normal(key, (12, 2))
+        ),
+        normal(2),
+    ),
+    CellRow("subject", lambda key: Hierarchical(ClippedShallowPLRNN(3, 6, key=key), 4, key=key).given(2)),
 ]
 
 READOUTS = [

@@ -8,10 +8,30 @@ import pytest
 from helpers import CELLS, PWL_CELLS, READOUTS, inputs, instance, named, states, stirred
 
 from dsrecon.cell import dense_jacobian
-from dsrecon.models import ALRNN, ClippedShallowPLRNN
+from dsrecon.evolve import evolve
+from dsrecon.models import (
+    ALRNN,
+    PLRNN,
+    ClippedDendriticPLRNN,
+    ClippedShallowPLRNN,
+    DendriticPLRNN,
+    MeanCentredPLRNN,
+    ShallowPLRNN,
+)
 from dsrecon.readout import Forced, Forcing, IdentityReadout
+from dsrecon.systems import Baker, Lozi, SkewTent, Tent
 
 KEY = jax.random.key(7)
+
+
+class Instances(dict):
+    """Cells of the rows, by name, made when asked for."""
+
+    def __missing__(self, name):
+        return instance(next(row for row in CELLS if row.name == name))
+
+
+ROWS = Instances()
 
 
 def same(a, b, rtol=1e-13, atol=1e-13):
@@ -100,6 +120,81 @@ def test_a_pwl_cell_is_affine_on_its_regions(row):
     assert visited > 1 or regions.shape[1] == 0
 
 
+def neighbours(cell, s, start, end):
+    """States `[2, m]` of the segment, adjacent floats along it: the last in the region of its start, and the next."""
+
+    def halve(_, reach):
+        inside, outside = reach
+        t = (inside + outside) / 2
+        stays = jnp.array_equal(cell.region(start + t * (end - start), s), cell.region(start, s))
+        return jnp.where(stays, t, inside), jnp.where(stays, outside, t)
+
+    reached = jax.lax.fori_loop(0, 60, halve, (jnp.asarray(0.0), jnp.asarray(1.0)))
+    return jax.vmap(lambda t: start + t * (end - start))(jnp.stack(reached))
+
+
+def beside(z, i, sign):
+    """`z` with unit `i` moved by one float; from zero to the least number that XLA does not take for it."""
+    x = np.nextafter(z[i], sign * np.inf) if z[i] else sign * np.finfo(float).tiny
+    return np.concatenate([z[:i], [x], z[i + 1 :]])
+
+
+def on_gates(cell):
+    """Triples of states: just below a gate, exactly on it, just above."""
+    if isinstance(cell, ShallowPLRNN | ClippedShallowPLRNN):
+        # the first entry of h2 is 0: the origin is on that gate
+        return [[sign * 1e-150 * np.asarray(cell.W2[0]) for sign in (-1, 0, 1)]]
+    m, z = cell.state_size, np.asarray(states(cell))
+    if isinstance(cell, MeanCentredPLRNN):
+        z, places = np.array([1.0, 3.0, 2.0, 2.0]), [(m - 1, 2.0)]  # the mean is 2, exactly
+    elif isinstance(cell, DendriticPLRNN | ClippedDendriticPLRNN):
+        places = [(0, cell.H[1, 0]), (2, cell.H[0, 2])] + [(1, 0.0)] * isinstance(cell, ClippedDendriticPLRNN)
+    elif isinstance(cell, ALRNN | PLRNN):
+        places = [(m - 2, 0.0), (m - 1, 0.0)]
+    elif isinstance(cell, Lozi):
+        places = []  # -a |x|: to the kink itself JAX gives the slope 0, of neither side
+    else:
+        gate = {Tent: lambda: 0.5, SkewTent: lambda: cell.c, Baker: lambda: cell.alpha}
+        places = [(m - 1, gate[type(cell)]())]
+    found = [(np.concatenate([z[:i], [x], z[i + 1 :]]), i) for i, x in places]
+    return [[beside(z, i, -1), z, beside(z, i, 1)] for z, i in found]
+
+
+@pytest.mark.parametrize("row", [r for r in PWL_CELLS if f"{r.name}-driven" not in map(named, PWL_CELLS)], ids=named)
+def test_a_pwl_cell_is_affine_up_to_its_boundaries_and_on_them(row):
+    cell, s = instance(row), inputs(row)
+    if isinstance(cell, ShallowPLRNN | ClippedShallowPLRNN):
+        cell = eqx.tree_at(lambda c: c.h2, cell, cell.h2.at[0].set(0.0))
+    ends, m = 2 * states(cell, 2, 48), cell.state_size
+    triples = jnp.asarray(np.array(on_gates(cell)).reshape(-1, m))
+
+    @jax.jit
+    def laws(ends, triples):
+        both_sides = jax.vmap(lambda start, end: neighbours(cell, s, start, end))(*ends)
+
+        def law(z):
+            region = cell.region(z, s)
+            A, h = cell.affine(region, s)
+            return region, A, A @ z + h, cell(z, s), jax.jacfwd(cell)(z, s)
+
+        return both_sides, *jax.vmap(law)(jnp.concatenate([both_sides.reshape(-1, m), triples]))
+
+    both_sides, regions, A, affine, value, J = laws(ends, triples)
+    same(affine, value, 1e-12, 1e-12)
+    same(A, J, 1e-12, 1e-12)
+    # some ulps of the ends, and one region on each side of what the segment crosses
+    assert np.abs(both_sides[:, 0] - both_sides[:, 1]).max() < 1e-14
+    sides, on_them = np.split(np.asarray(regions), [96])
+    assert (sides[::2] != sides[1::2]).any(1).sum() > 8
+    for below, on, above in on_them.reshape(-1, 3, regions.shape[1]):
+        # a gate that is crossed is open on one side, and not on the boundary itself
+        assert (below != above).any() and on.tolist() == (below & above).tolist()
+
+
+def bits(cell, z):
+    return cell.region(jnp.asarray(z)).tolist()
+
+
 def test_region_bits():
     z = jnp.array([1.0, -1.0, 2.0, -3.0])
     for units in range(5):
@@ -109,6 +204,15 @@ def test_region_bits():
     cell = ClippedShallowPLRNN(3, 4, key=KEY)
     u = cell.W2 @ z
     assert cell.region(z).tolist() == [*(u + cell.h2 > 0).tolist(), *(u > 0).tolist()]
+    z = np.array([1.0, -1.0, 2.0])
+    shallow = ROWS["plain-shallow"]
+    assert bits(shallow, z) == (np.asarray(shallow.W2) @ z + shallow.h2 > 0).tolist()
+    assert bits(ROWS["plrnn-driven"], z) == [True, False, True]
+    assert bits(ROWS["mean-centred"], np.array([6.0, 4.0, 7.0, 5.0])) == [True, False, True, False]
+    H = jnp.array([[0.0, 0.0, 3.0], [2.0, -2.0, -1.0]])
+    dendritic, clipped = (eqx.tree_at(lambda c: c.H, ROWS[name + "dendritic-driven"], H) for name in ("", "clipped-"))
+    assert bits(dendritic, z) == [True, False, False, False, True, True]
+    assert bits(clipped, z) == [True, False, False, False, True, True, True, False, True]
 
 
 def test_equations_of_the_models():
@@ -119,6 +223,32 @@ def test_equations_of_the_models():
     c, z = stirred(ClippedShallowPLRNN(3, 4, input_size=2, key=KEY)), z[:3]
     ramp = jnp.maximum(c.W2 @ z + c.h2, 0) - jnp.maximum(c.W2 @ z, 0)
     same(c(z, s), c.A * z + c.W1 @ ramp + c.h1 + c.C @ s)
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def dendrites(c, z, clip):
+    return [sum(c.a[b] * (relu(z[i] - c.H[b, i]) - clip * relu(z[i])) for b in range(len(c.a))) for i in range(len(z))]
+
+
+EQUATIONS = {
+    "plrnn": lambda c, z: c.A * z + (c.W - np.diag(np.diag(c.W))) @ relu(z) + c.h,
+    "mean-centred": lambda c, z: c.A * z + c.W @ relu(z - z.sum() / len(z)) + c.h,
+    "dendritic": lambda c, z: c.A * z + c.W @ dendrites(c, z, 0) + c.h,
+    "clipped-dendritic": lambda c, z: c.A * z + c.W @ dendrites(c, z, 1) + c.h,
+    "plain-shallow": lambda c, z: c.A * z + c.W1 @ relu(c.W2 @ z + c.h2) + c.h1,
+}
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_equations_by_hand(name):
+    for name_, extra in ((name, lambda c, s: 0), (f"{name}-driven", lambda c, s: c.C @ s)):
+        cell, z, s = ROWS[name_], np.asarray(states(ROWS[name_])), np.array([0.5, -2.0])
+        by_hand = jax.tree.map(np.asarray, cell)
+        same(cell(jnp.asarray(z), jnp.asarray(s)), EQUATIONS[name](by_hand, z) + extra(by_hand, s))
+        same(cell(jnp.asarray(z)), EQUATIONS[name](by_hand, z))
 
 
 def test_an_alrnn_without_pwl_units_is_linear_and_with_all_of_them_a_plrnn():
@@ -138,6 +268,60 @@ def test_start_values_are_those_of_the_papers():
     shallow = ClippedShallowPLRNN(3, 4, key=KEY)
     assert jnp.abs(shallow.W1).max() <= 4**-0.5 and jnp.abs(shallow.W2).max() <= 3**-0.5
     assert jnp.abs(shallow.h2).max() <= 3**-0.5 and jnp.all(shallow.h1 == 0)
+    plain = ShallowPLRNN(3, 4, key=KEY)
+    assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(shallow), strict=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PLRNN(40, input_size=9, key=KEY),
+        lambda: MeanCentredPLRNN(40, input_size=9, key=KEY),
+        lambda: DendriticPLRNN(40, 16, input_size=9, key=KEY),
+        lambda: ClippedDendriticPLRNN(40, 16, input_size=9, key=KEY),
+    ],
+)
+def test_start_values_of_the_unit_wise_cells(make):
+    cell = jax.tree.map(np.asarray, eqx.filter_jit(make)())
+    assert cell.A.min() > 0 and cell.A.max() < 1 and (cell.h == 0).all()
+    assert 0.009 < cell.W.std() < 0.011 and 0.008 < cell.C.std() < 0.012
+    assert (np.diag(cell.W) == 0).all() == isinstance(cell, PLRNN)
+    if isinstance(cell, DendriticPLRNN | ClippedDendriticPLRNN):
+        assert np.abs(cell.a).max() <= 16**-0.5
+        # of each unit one threshold in each sixteenth of (-3, 3), in an order of its own
+        parts = np.floor((cell.H + 3) / 6 * 16)
+        assert np.array_equal(np.sort(parts, axis=0), np.tile(np.arange(16.0)[:, None], (1, 40)))
+        assert len(np.unique(parts.T, axis=0)) == 40
+
+
+def test_the_coupling_of_a_plrnn_keeps_a_zero_diagonal():
+    cell, off = eqx.filter_jit(lambda: PLRNN(4, key=KEY))(), ~np.eye(4, dtype=bool)
+    z = jnp.abs(states(cell)) + 1
+    stepped = cell
+    for _ in range(3):
+        gradient = eqx.filter_jit(eqx.filter_grad(lambda c: jnp.sum(jnp.sin(c(z)))))(stepped)
+        assert (np.diag(gradient.W) == 0).all() and (np.asarray(gradient.W)[off] != 0).all()
+        stepped = eqx.apply_updates(stepped, jax.tree.map(lambda g: -0.1 * g, gradient))
+    assert (np.diag(stepped.W) == 0).all() and (np.asarray(stepped.W != cell.W)[off]).all()
+    # what stands there plays no part
+    other = eqx.tree_at(lambda c: c.W, cell, cell.W + 9 * jnp.eye(4))
+    assert np.array_equal(other(z), cell(z))
+    assert np.array_equal(other.linearise(z)[1], cell.linearise(z)[1])
+
+
+def test_a_mean_centred_cell_rectifies_no_common_shift():
+    cell = ROWS["mean-centred"]
+    z = states(cell)
+    same(cell(z + 5.0) - cell(z), 5.0 * cell.A)
+    assert not cell.region(jnp.ones(4)).any()
+
+
+def test_a_dendritic_cell_of_one_threshold_at_zero_rectifies():
+    for name, clipped in (("dendritic", False), ("clipped-dendritic", True)):
+        cell = eqx.tree_at(lambda c: (c.a, c.H), ROWS[name], (jnp.ones(1), jnp.zeros((1, 3))))
+        z = states(cell)
+        phi = 0 * z if clipped else np.maximum(z, 0)
+        same(cell(z), cell.A * z + cell.W @ phi + cell.h)
 
 
 def test_a_clipped_cell_stays_bounded():
@@ -146,6 +330,21 @@ def test_a_clipped_cell_stays_bounded():
     bound = jnp.abs(cell.W1) @ jnp.abs(cell.h2) + jnp.abs(cell.h1)
     # |z'| <= max|A| |z| + |W1| |h2| + |h1|; 1e-8 for the rounding of 1e6
     assert jnp.all(jnp.abs(jax.vmap(cell)(far) - cell.A[None] * far) <= bound[None] + 1e-8)
+
+
+def test_a_clipped_dendritic_cell_stays_bounded():
+    # an orbit ends within the bound, whatever it starts from, when |A| < 1
+    A = jnp.array([0.5, -0.9, 0.3])
+    clipped, plain = (eqx.tree_at(lambda c: c.A, ROWS[name], A) for name in ("clipped-dendritic", "dendritic"))
+    c = jax.tree.map(np.asarray, clipped)
+    bound = np.abs(c.W) @ (np.abs(c.a) @ np.abs(c.H)) + np.abs(c.h)
+    far = np.asarray(1e6 * states(clipped, 8))
+    # |z' - A z| <= |W| sum_b |a_b H_b| + |h|; 1e-8 for the rounding of 1e6
+    beyond, without = (np.abs(np.asarray(jax.vmap(cell)(far)) - c.A * far) for cell in (clipped, plain))
+    assert (beyond <= bound + 1e-8).all() and (beyond > 0.1 * bound).any()
+    assert (without > 1e3 * bound).any()
+    ends = np.asarray(evolve(clipped, jnp.asarray(far), steps=400).zs[:, -1])
+    assert (np.abs(ends) <= bound / (1 - np.abs(c.A)) + 1e-8).all()
 
 
 def test_members_may_differ_in_what_is_rectified():
@@ -266,6 +465,15 @@ def test_a_forced_pwl_cell_takes_the_jacobian_of_its_region(forced):
         (lambda: ClippedShallowPLRNN(0, 4, key=KEY), r"state_size must be at least 1: got 0\."),
         (lambda: ClippedShallowPLRNN(3, 0, key=KEY), r"hidden_size must be at least 1: got 0\."),
         (lambda: ClippedShallowPLRNN(3, 4, input_size=-2, key=KEY), r"input_size .* got -2\."),
+        (lambda: ShallowPLRNN(3, 0, key=KEY), r"hidden_size must be at least 1: got 0\."),
+        (lambda: ShallowPLRNN(-1, 2, key=KEY), r"state_size must be at least 1: got -1\."),
+        (lambda: PLRNN(0, key=KEY), r"state_size must be at least 1: got 0\."),
+        (lambda: PLRNN(2, input_size=-1, key=KEY), r"input_size must be at least 0: got -1\."),
+        (lambda: MeanCentredPLRNN(0, key=KEY), r"state_size must be at least 1: got 0\."),
+        (lambda: DendriticPLRNN(3, 0, key=KEY), r"bases must be at least 1: got 0\."),
+        (lambda: DendriticPLRNN(0, 3, key=KEY), r"state_size must be at least 1: got 0\."),
+        (lambda: ClippedDendriticPLRNN(3, -1, key=KEY), r"bases must be at least 1: got -1\."),
+        (lambda: ClippedDendriticPLRNN(3, 1, input_size=-3, key=KEY), r"input_size must be at least 0: got -3\."),
         (
             lambda: IdentityReadout(5, 3, key=KEY),
             r"state_size must be at least observed_size .*state_size=3 for observed_size=5 channels",

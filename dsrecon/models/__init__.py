@@ -4,6 +4,10 @@ from dsrecon.models.alrnn import ALRNN as ALRNN
 from dsrecon.models.bounds import norm_bound as norm_bound
 from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
+from dsrecon.models.experts import ExpertMixture as ExpertMixture
+from dsrecon.models.experts import GatedExperts as GatedExperts
+from dsrecon.models.hierarchical import Hierarchical as Hierarchical
+from dsrecon.models.hierarchical import Individual as Individual
 from dsrecon.models.plrnn import PLRNN as PLRNN
 from dsrecon.models.plrnn import MeanCentredPLRNN as MeanCentredPLRNN
 from dsrecon.models.shallow import ClippedShallowPLRNN as ClippedShallowPLRNN

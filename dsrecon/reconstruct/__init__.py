@@ -6,3 +6,6 @@ from dsrecon.reconstruct.door import reconstruct as reconstruct
 from dsrecon.reconstruct.pruning import Pruned as Pruned
 from dsrecon.reconstruct.pruning import prune as prune
 from dsrecon.reconstruct.pruning import pruning_curve as pruning_curve
+from dsrecon.reconstruct.subjects import Subjects as Subjects
+from dsrecon.reconstruct.subjects import load_subjects as load_subjects
+from dsrecon.reconstruct.together import reconstruct_subjects as reconstruct_subjects

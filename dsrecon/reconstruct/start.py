@@ -59,7 +59,7 @@ def models(cell, readout, kinds, n: int, parts: Parts, runs: int, key: Key, plan
 
     if cell is not None and input_size:
         _check_driven(probe, input_size)
-    model = eqx.filter_vmap(one)(jax.random.split(jax.random.fold_in(key, 0), runs))
+    model = eqx.filter_jit(eqx.filter_vmap(one))(jax.random.split(jax.random.fold_in(key, 0), runs))
     found = model.readout
     if found.observed_size != n:
         raise ValueError(f"the readout must show the {n} variables of the series: it shows {found.observed_size}.")
