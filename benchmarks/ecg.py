@@ -3,14 +3,14 @@
     python benchmarks/ecg.py DATA [NAME ...]
 
 `DATA` is the five-dimensional embedded ECG of Hess et al. 2023 (`ecg_5d_train.npy`, 100,000 samples, standardised and
-smoothed; not distributed here). Of the first 80,000 samples three quarters are fitted, and the last quarter chooses, by
-`D_stsp / 2 + D_H / .2`: on the way among the states of each run, by 20,000 free steps, and at the end among the runs, by
-100,000. The last 20,000 samples are the truth. Each run is let free for 100,000 steps: D_stsp `padded` of all of them,
-D_H of the first 20,000, PE(20) in squared units of the file, all against the truth.
+smoothed; not distributed here). Three quarters of the first 80,000 samples are fitted, and the last quarter chooses, by
+`D_stsp / 2 + D_H / .2`: on the way among the states of each run, by 20,000 free steps, and at the end among the runs,
+by 100,000. The last 20,000 samples are the truth. Each run is let free for 100,000 steps: D_stsp `padded` of all of
+them, D_H of the first 20,000, PE(20) in squared units of the file, all against the truth.
 
 A line a run goes to `results/ecg.json` as soon as its configuration is through, in place of those that this
-configuration had there. `seconds` is the time of all runs together, compilation and choosing included; `cpu_seconds` the
-processor time in it, of all threads: on a machine that others use too, half of that is what two free cores would take.
+configuration had there. `seconds` is the time of all runs together, compilation and choosing included; `cpu_seconds`
+the processor time in it, of all threads: where others use the machine too, two free cores would take half of that.
 """
 
 import json
@@ -60,14 +60,14 @@ class Configuration(NamedTuple):
     runs: int = 2
 
 
-SHALLOW = {"length": 30, "batch": 32, "steps": 30_000, "learning_rate": (1e-2, 1e-4), "evaluations": 40}
+SHALLOW = {"length": 30, "batch": 32, "steps": 40_000, "learning_rate": (1e-2, 1e-4), "evaluations": 80}
 OTHERS = {"length": 50, "steps": 6_000, "learning_rate": (5e-3, 5e-5), "adaptive": product_bound}
 SPARSE = {"length": 50, "steps": 8_000, "learning_rate": (1e-2, 1e-4), "interval": 10}
 PAPER = {"length": 50, "steps": 8_000, "learning_rate": (2e-3, 2e-5), "interval": 10}
 
 CONFIGURATIONS = {
-    "clipped shallow M5 H250, alpha .2": Configuration(
-        lambda key: ClippedShallowPLRNN(5, 250, key=key), {**SHALLOW, "alpha": 0.2}, True, 5
+    "clipped shallow M5 H250, alpha .22": Configuration(
+        lambda key: ClippedShallowPLRNN(5, 250, key=key), {**SHALLOW, "alpha": 0.22}, True, 5
     ),
     "clipped shallow M5 H250, adaptive": Configuration(
         lambda key: ClippedShallowPLRNN(5, 250, key=key),
