@@ -45,9 +45,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     ),
     "roessler": dict(
         state_size=20,
-        pwl_units=(1, 2, 3),
+        pwl_units=(2, 3, 4),
         alphas=(0.05, 0.1, 0.2),
-        seeds=4,
+        seeds=6,
         length=100,
         batch=16,
         noise=0.05,

@@ -152,7 +152,7 @@ def on_gates(cell):
     elif isinstance(cell, ALRNN | PLRNN):
         places = [(m - 2, 0.0), (m - 1, 0.0)]
     elif isinstance(cell, Lozi):
-        places = []  # -a |x|: to the kink itself JAX gives the slope 0, of neither side
+        places = [(0, 0.0)]
     else:
         gate = {Tent: lambda: 0.5, SkewTent: lambda: cell.c, Baker: lambda: cell.alpha}
         places = [(m - 1, gate[type(cell)]())]

@@ -148,7 +148,7 @@ class Lozi(AbstractPWLMap):
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
         x, y = z
-        return jnp.stack([1.0 - self.a * jnp.abs(x) + y, self.b * x])
+        return jnp.stack([1.0 - jnp.where(x > 0, self.a * x, -self.a * x) + y, self.b * x])
 
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Bool[Array, "p"]:
         """`[x > 0]`."""
