@@ -38,11 +38,19 @@ from dsrecon.training.estimators import spectral_norm
 RESULTS = Path(__file__).parent / "results" / "adaptive.json"
 LENGTH, FREE, STARTS, RUNS = 100_000, 10_000, 16, 5
 
-SYSTEMS = {"lorenz63": (Lorenz63(), 3, 50), "lorenz96-5": (Lorenz96(n=5), 5, 100), "lorenz96-10": (Lorenz96(n=10), 10, 200)}
-STEPS = {"lorenz63": 12_000, "lorenz96-5": 12_000, "lorenz96-10": 12_000}
+SYSTEMS = {
+    "lorenz63": (Lorenz63(), 3, 50),
+    "lorenz96-5": (Lorenz96(n=5), 5, 300),
+    "lorenz96-10": (Lorenz96(n=10), 10, 200),
+}
+FITS: dict[str, dict[str, Any]] = {
+    "lorenz63": {"length": 50, "steps": 12_000, "learning_rate": (2e-2, 2e-4)},
+    "lorenz96-5": {"length": 20, "steps": 20_000, "learning_rate": (1e-2, 1e-4)},
+    "lorenz96-10": {"length": 50, "steps": 12_000, "learning_rate": (2e-2, 2e-4)},
+}
 GIVEN: dict[str, Any] = dict(
     inputs=None, families=None, lag=None, dimension=None, runs=RUNS, key=0, time_step=None, resample=None, alpha=None,
-    interval=None, adaptive=product_bound, penalties=(), length=50, batch=None, learning_rate=(2e-2, 2e-4),
+    interval=None, adaptive=product_bound, penalties=(), batch=None,
     optimiser=None, gradient=of_batch, noise=None, validation=0.2, checkpoint=None, threads=None, progress=False,
 )  # fmt: skip
 
@@ -74,8 +82,8 @@ def measured(name: str) -> dict[str, Any]:
         data,
         lambda key: ClippedShallowPLRNN(n, hidden, key=key),
         readout=lambda key: LinearReadout(n, n, key=key),
-        steps=STEPS[name],
         **GIVEN,
+        **FITS[name],
     )
     seconds, rows = time.perf_counter() - begun, []
     for run in range(RUNS):
@@ -108,7 +116,7 @@ def growth(model, truth: np.ndarray, trained: float) -> dict[str, float]:
     free = evolve(model.cell, z0, steps=FREE).zs
     unforced = _product(jax.vmap(lambda z: model.cell.linearise(z)[1])(jnp.concatenate([z0[None], free[:-1]])))
     forced = Forced(model.cell, model.readout)
-    length = GIVEN["length"]
+    length = FITS["lorenz63"]["length"]
     cut = x[: FREE // length * length].reshape(-1, length, x.shape[1])
     after = jnp.concatenate([cut[1:, :1], x[None, -1:, :]])
     batch = Window(*[jnp.concatenate([cut, after], 1)] * 2)

@@ -4,10 +4,10 @@
 
 `DATA` is the five-dimensional embedded ECG of Hess et al. 2023 (`ecg_5d_train.npy`, 100,000 samples, standardised and
 smoothed; not distributed here). Three quarters of the first 80,000 samples are fitted, and the last quarter chooses: on
-the way among the states of each run, by `D_stsp / 2 + D_H / .2 + PE(20) / 1.2e-3` over 20,000 free steps, and at the end
-among the runs, by the first two over 100,000. The last 20,000 samples are the truth. Each run is let free for 100,000
-steps: D_stsp `padded` of all of them, D_H of the first 20,000, PE(20) in squared units of the file, all against the
-truth.
+the way among the states of each run, by `D_stsp / 2 + D_H / .2 + PE(20) / 1.2e-3` over 20,000 free steps, and at the
+end among the runs, by the first two terms over 100,000. The last 20,000 samples are the truth. Each run is let free for
+100,000 steps: D_stsp `padded` of all of them, D_H of the first 20,000, PE(20) in squared units of the file, all against
+the truth.
 
 A line a run goes to `results/ecg.json` as soon as its configuration is through, in place of those that this
 configuration had there. `seconds` is the time of all runs together, compilation and choosing included; `cpu_seconds`
@@ -71,7 +71,10 @@ PAPER = {"length": 50, "steps": 4_000, "learning_rate": (2e-3, 2e-5), "interval"
 
 CONFIGURATIONS = {
     "clipped shallow M5 H250, alpha .2": Configuration(
-        lambda key: ClippedShallowPLRNN(5, 250, key=key), {**SHALLOW, "alpha": 0.2}, True, 5
+        lambda key: ClippedShallowPLRNN(5, 250, key=key),
+        {**SHALLOW, "alpha": 0.2, "steps": 55_000, "evaluations": 80},
+        True,
+        5,
     ),
     "clipped shallow M5 H250, adaptive": Configuration(
         lambda key: ClippedShallowPLRNN(5, 250, key=key),
