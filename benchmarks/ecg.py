@@ -4,10 +4,10 @@
 
 `DATA` is the five-dimensional embedded ECG of Hess et al. 2023 (`ecg_5d_train.npy`, 100,000 samples, standardised and
 smoothed; not distributed here). Three quarters of the first 80,000 samples are fitted, and the last quarter chooses: on
-the way among the states of each run, by `D_stsp / 2 + D_H / .2 + PE(20) / 1.2e-3` over 20,000 free steps, and at the
-end among the runs, by the first two terms over 100,000. The last 20,000 samples are the truth. Each run is let free for
-100,000 steps: D_stsp `padded` of all of them, D_H of the first 20,000, PE(20) in squared units of the file, all against
-the truth.
+the way among the states of each run, by D_stsp, D_H (both over 20,000 free steps) and PE(20), each over its entry of
+`weighed`, and at the end among the runs, by the first two over 100,000 steps. The last 20,000 samples are the truth.
+Each run is let free for 100,000 steps: D_stsp `padded` of all of them, D_H of the first 20,000, PE(20) in squared units
+of the file, all against the truth. Lines called `earlier` are of settings that were tried before.
 
 A line a run goes to `results/ecg.json` as soon as its configuration is through, in place of those that this
 configuration had there. `seconds` is the time of all runs together, compilation and choosing included; `cpu_seconds`
@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,19 +50,20 @@ RESULTS = Path(__file__).parent / "results" / "ecg.json"
 KEEP = os.environ.get("KEEP")
 """A folder for the fitted models, if they are wanted."""
 
-ERROR = 1.2e-3
-"""PE(20) that weighs one in the score: half the published one."""
-
 CHANNELS, FITTED, FREE, AHEAD = 5, 80_000, 100_000, 20
 
 
 class Configuration(NamedTuple):
-    """What is fitted: `cell`: key to cell; `options`: of `reconstruct`; `linear`: with a linear readout."""
+    """What is fitted: `cell`: key to cell; `options`: of `reconstruct`; `linear`: with a linear readout.
+
+    `weighed`: D_stsp, D_H and PE(20) that weigh one each in the score that chooses.
+    """
 
     cell: Callable[[Any], Any]
     options: dict[str, Any]
     linear: bool = False
     runs: int = 2
+    weighed: tuple[float, float, float] = (2.0, 0.2, 1.2e-3)
 
 
 SHALLOW = {"length": 30, "batch": 32, "steps": 30_000, "learning_rate": (1e-2, 1e-4), "evaluations": 60}
@@ -78,12 +80,13 @@ CONFIGURATIONS = {
     ),
     "clipped shallow M5 H250, adaptive": Configuration(
         lambda key: ClippedShallowPLRNN(5, 250, key=key),
-        {**SHALLOW, "adaptive": Adaptive(product_bound, decay=0.99, stride=3)},
+        {**SHALLOW, "adaptive": Adaptive(product_bound, decay=0.99, stride=3), "evaluations": 40},
         True,
         5,
+        (0.4, 0.03, np.inf),
     ),
     "clipped shallow M5 H250, sparse 10": Configuration(
-        lambda key: ClippedShallowPLRNN(5, 250, key=key), SPARSE, True, 5
+        lambda key: ClippedShallowPLRNN(5, 250, key=key), SPARSE, True, 5, (2.0, 0.2, np.inf)
     ),
     "shallow M5 H250, adaptive": Configuration(lambda key: ShallowPLRNN(5, 250, key=key), {**SHALLOW, **OTHERS}, True),
     "PLRNN M30, adaptive": Configuration(lambda key: PLRNN(30, key=key), OTHERS),
@@ -100,11 +103,12 @@ CONFIGURATIONS = {
         {"length": 20, "steps": 15_000, "learning_rate": (2e-2, 2e-4), "alpha": 0.6, "evaluations": 30},
         False,
         40,
+        (2.0, 0.2, np.inf),
     ),
 }
 
 
-def chooser(parts: Any, data: Any) -> Callable[[Any], dict[str, np.ndarray]]:
+def chooser(weighed: tuple[float, float, float], parts: Any, data: Any) -> Callable[[Any], dict[str, np.ndarray]]:
     """Scores by the distances of the table, of as many free steps as there are to choose by, and by PE(20)."""
     held = parts.held[0].x
     first, starts = data.scaler.scale(held[:1])[0], np.linspace(0, len(held) - AHEAD - 1, 500).astype(int)
@@ -129,14 +133,16 @@ def chooser(parts: Any, data: Any) -> Callable[[Any], dict[str, np.ndarray]]:
     def evaluate(models):
         errors = [np.mean((data.scaler.unscale(x) - held[starts + AHEAD]) ** 2) for x in ahead(models)]
         runs = [data.scaler.unscale(run) for run in free_runs(models)]
-        rows = [_judged(held, run, error) for run, error in zip(runs, errors, strict=True)]
+        rows = [_judged(held, run, weighed, error) for run, error in zip(runs, errors, strict=True)]
         kinds = {k: object if k == "failure" else float for k in rows[0]}
         return {k: np.array([row[k] for row in rows], kind) for k, kind in kinds.items()}
 
     return evaluate
 
 
-def _judged(held: np.ndarray, run: np.ndarray, error: float = 0.0) -> dict[str, Any]:
+def _judged(
+    held: np.ndarray, run: np.ndarray, weighed: tuple[float, float, float], error: float = 0.0
+) -> dict[str, Any]:
     why = failure(held, run)
     if not (np.isfinite(run).all() and np.isfinite(error)):
         return {"score": np.inf, "d_stsp": np.nan, "d_h": np.nan, "outside": 1.0, "failure": why}
@@ -145,7 +151,8 @@ def _judged(held: np.ndarray, run: np.ndarray, error: float = 0.0) -> dict[str, 
         "d_h": d_h(held, run[: len(held)]),
         "outside": outside(held, run),
     }
-    score = found["d_stsp"] / 2 + found["d_h"] / 0.2 + error / ERROR + (1000 * (1 + found["outside"]) if why else 0)
+    score = found["d_stsp"] / weighed[0] + found["d_h"] / weighed[1] + error / weighed[2]
+    score += 1000 * (1 + found["outside"]) if why else 0
     return {"score": score, **found, "failure": why}
 
 
@@ -184,10 +191,20 @@ def measured(name: str, data: np.ndarray) -> list[dict[str, Any]]:
     )  # fmt: skip
     begun, busy, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]
     given |= configuration.options
-    fit = fitted(data[:FITTED], configuration.cell, readout=readout, runs=configuration.runs, chooser=chooser, **given)
+    fit = fitted(
+        data[:FITTED],
+        configuration.cell,
+        readout=readout,
+        runs=configuration.runs,
+        chooser=partial(chooser, configuration.weighed),
+        **given,
+    )
     held = fit.parts.held[0].x
     judged = [
-        _judged(held, np.asarray(fit.reconstruction(i).simulate(FREE, start=held[0], throw=False))) for i in range(n)
+        _judged(
+            held, np.asarray(fit.reconstruction(i).simulate(FREE, start=held[0], throw=False)), configuration.weighed
+        )
+        for i in range(n)
     ]
     chosen = int(np.argmin([found["score"] for found in judged]))
     seconds, busy = time.perf_counter() - begun, time.process_time() - busy
