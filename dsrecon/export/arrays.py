@@ -111,7 +111,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.n
     return document, arrays
 
 
-def _arrays(model: Reconstruction | AbstractCell) -> tuple[dict[str, np.ndarray], dict[str, tuple[list[str], str]]]:
+def _arrays(model: Any) -> tuple[dict[str, np.ndarray], dict[str, tuple[list[str], str]]]:
     """Every array by name; and its axes and meaning."""
     cell = cell_of(model)
     sizes = {"m": cell.state_size}

@@ -15,7 +15,7 @@ from dsrecon.reconstruction import Reconstruction
 from dsrecon.scaler import Scaler
 
 
-def cell_of(model: Reconstruction | AbstractCell) -> AbstractCell:
+def cell_of(model: Any) -> AbstractCell:
     """The cell of a reconstruction, or the cell itself. **Raises:** `ValueError` for anything else."""
     if isinstance(model, Reconstruction):
         return model.cell

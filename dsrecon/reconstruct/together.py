@@ -32,7 +32,7 @@ from dsrecon.training.fit import Evaluate
 
 
 def reconstruct_subjects(
-    trials: Sequence[Any],
+    trials: Any,
     cell: AbstractCell | Callable[[Key], AbstractCell] | None = None,
     *,
     features: int = 2,

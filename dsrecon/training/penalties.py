@@ -87,7 +87,7 @@ def manifold_attractor(weight: float, share: float = 0.5, *, units: Sequence[int
     if units is not None and (not len(units) or min(units) < 0 or len(set(units)) < len(units)):
         raise ValueError(f"units must be numbers from 0 on, at least one, none twice: got {list(units)}.")
 
-    def manifold_attractor(model: Forced) -> Scalar:
+    def manifold_attractor(model: Any) -> Scalar:
         cell = _forced(model).cell
         chosen = _last_units(model, share) if units is None else list(units)
         if max(chosen) >= cell.state_size:
@@ -117,7 +117,7 @@ def weight_penalty(weight: float) -> Penalty:
     """
     _check_weight(weight)
 
-    def weight_penalty(model: Forced) -> Scalar:
+    def weight_penalty(model: Any) -> Scalar:
         cell = _forced(model).cell
         found = [value for name, value in _parameters(cell).items() if name in ("W", "W1", "W2")]
         if not found:
@@ -140,7 +140,7 @@ def readout_penalty(weight: float) -> Penalty:
     """
     _check_weight(weight)
 
-    def readout_penalty(model: Forced) -> Scalar:
+    def readout_penalty(model: Any) -> Scalar:
         readout = _forced(model).readout
         found = [x for x in jax.tree.leaves(readout) if eqx.is_inexact_array(x) and x.size]
         if not found:
