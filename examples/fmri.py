@@ -23,7 +23,7 @@ if record.exists():
     data = np.load(record)
     print("the record:", data.shape)
 else:
-    data = np.asarray(simulate(Lorenz96(20), 360, dt=0.2, noise=0.05, key=jax.random.key(0)))
+    data = np.asarray(simulate(Lorenz96(n=20), 360, dt=0.2, noise=0.05, key=jax.random.key(0)))
     print("NOT the record: a Lorenz-96 ring of 20 variables stands in,", data.shape)
 
 # %% [markdown]
@@ -87,5 +87,8 @@ plot.save(plot.spectra(true[:, :3], free[:, :3]), "fmri-spectra.png")
 # - The number of regions and their sequence are properties of the *model*. One of 8 runs was chosen on 72 samples:
 #   look at all runs before reading a symbol as a state of the brain.
 
+# %% [markdown]
+# The validation stretch of 72 rows is too short to say what is wrong with a fit; the whole record is just long enough.
+
 # %%
-print(diagnose(model))
+print(diagnose(model, data))
