@@ -42,6 +42,16 @@ def begun(x: np.ndarray, targets: np.ndarray, s: np.ndarray | None, longest: int
     return Held(x[first:], targets[first], driven, steps)
 
 
+def held_floors(held: Sequence[Held], train: Sequence[np.ndarray], definition: str = "min-max") -> dict[str, float]:
+    """What training stretches score against the validation stretches: see `measures.rank`; arguments as `evaluator`."""
+    longest = sorted(train, key=len)[::-1]
+    other = [longest[i % len(longest)][-h.steps :] for i, h in enumerate(held)]
+    rows = np.concatenate(train)
+    rows = rows[np.isfinite(rows).all(1)][-sum(h.steps for h in held) :]
+    gaps = any(np.isnan(o).any() for o in other)
+    return floors([h.x for h in held], other, points=rows if gaps else None, definition=definition)
+
+
 def evaluator(
     held: Sequence[Held], train: Sequence[np.ndarray], definition: str = "min-max"
 ) -> Callable[[PyTree], dict[str, np.ndarray]]:
@@ -53,12 +63,7 @@ def evaluator(
     **Returns:** `models -> {"score", "d_stsp", "d_h", "outside", "failure"}`, one value a model: see `measures.rank`.
     """
     true = [h.x for h in held]
-    longest = sorted(train, key=len)[::-1]
-    other = [longest[i % len(longest)][-h.steps :] for i, h in enumerate(held)]
-    rows = np.concatenate(train)
-    rows = rows[np.isfinite(rows).all(1)][-sum(h.steps for h in held) :]
-    gaps = any(np.isnan(o).any() for o in other)
-    scale = floors(true, other, points=rows if gaps else None, definition=definition)
+    scale = held_floors(held, train, definition)
     steps = max(h.steps for h in held)
     starts = jnp.asarray(np.stack([h.start for h in held]), dtype=float)
     inputs = None if held[0].s is None else _padded([h.s for h in held if h.s is not None], steps)

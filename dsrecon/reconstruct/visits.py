@@ -15,11 +15,10 @@ from dsrecon.evolve import evolve
 from dsrecon.measures.attractor import outside
 from dsrecon.measures.distances import STRETCHES, offered
 from dsrecon.measures.mixture import Divergence
-from dsrecon.measures.rank import floors
 from dsrecon.measures.score import failure
 from dsrecon.readout import Forced, GeneralisedReadout
 from dsrecon.reconstruct.fitted import Fitted
-from dsrecon.reconstruct.select import LONGEST_RUN, begun
+from dsrecon.reconstruct.select import LONGEST_RUN, begun, held_floors
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import as_series
 
@@ -125,15 +124,10 @@ def _start(shown: Reconstruction, values: np.ndarray) -> tuple[Float[Array, "n"]
 def _validation_floors(fit: Fitted) -> dict[str, float]:
     """The floors of `select.evaluator`: what training stretches score against the validation stretches."""
     scaled = [[(p.x - fit.data.scaler.mean) / fit.data.scaler.std for p in parts] for parts in fit.parts[:2]]
-    train, longest = scaled[0], sorted(scaled[0], key=len)[::-1]
     limit = max(1, LONGEST_RUN // len(scaled[1]))
     held = [begun(x, x, p.s, limit) for x, p in zip(scaled[1], fit.parts.held, strict=True)]
-    other = [longest[i % len(longest)][-h.steps :] for i, h in enumerate(held)]
-    rows = np.concatenate(train)
-    rows = rows[np.isfinite(rows).all(1)][-sum(h.steps for h in held) :]
-    gaps = any(np.isnan(o).any() for o in other)
     definition = "padded" if isinstance(fit.model.readout, GeneralisedReadout) else "min-max"
-    return floors([h.x for h in held], other, points=rows if gaps else None, definition=definition)
+    return held_floors(held, scaled[0], definition)
 
 
 def compared(true: np.ndarray, length: int) -> tuple[Callable[[np.ndarray], dict[str, Any]], dict[str, float]]:
