@@ -28,10 +28,10 @@ from conftest import versions
 from dsrecon import evolve, simulate
 from dsrecon.measures import d_h, d_stsp, d_stsp_mixture, lyapunov_mean
 from dsrecon.models import ClippedShallowPLRNN
-from dsrecon.readout import Forced, LinearReadout
+from dsrecon.readout import Forced, IdentityReadout, LinearReadout
 from dsrecon.reconstruct.fitted import fitted
 from dsrecon.systems import Lorenz63, Lorenz96
-from dsrecon.training import Window, of_batch, product_bound
+from dsrecon.training import Window, of_batch, product_bound, weight_penalty
 from dsrecon.training.adaptive import jacobians
 from dsrecon.training.estimators import spectral_norm
 
@@ -39,14 +39,26 @@ RESULTS = Path(__file__).parent / "results" / "adaptive.json"
 LENGTH, FREE, STARTS, RUNS = 100_000, 10_000, 16, 5
 
 SYSTEMS = {
-    "lorenz63": (Lorenz63(), 3, 50),
-    "lorenz96-5": (Lorenz96(n=5), 5, 300),
-    "lorenz96-10": (Lorenz96(n=10), 10, 200),
+    "lorenz63": (Lorenz63(), lambda key: ClippedShallowPLRNN(3, 50, key=key), LinearReadout),
+    "lorenz96-5": (Lorenz96(n=5), lambda key: ClippedShallowPLRNN(10, 300, key=key), IdentityReadout),
+    "lorenz96-10": (Lorenz96(n=10), lambda key: ClippedShallowPLRNN(20, 300, key=key), IdentityReadout),
 }
+"""Name to `(system, key -> cell, readout)`."""
+
 FITS: dict[str, dict[str, Any]] = {
     "lorenz63": {"length": 50, "steps": 12_000, "learning_rate": (2e-2, 2e-4)},
-    "lorenz96-5": {"length": 20, "steps": 20_000, "learning_rate": (1e-2, 1e-4)},
-    "lorenz96-10": {"length": 50, "steps": 12_000, "learning_rate": (2e-2, 2e-4)},
+    "lorenz96-5": {
+        "length": 30,
+        "steps": 40_000,
+        "learning_rate": (3e-3, 3e-5),
+        "penalties": (weight_penalty(2e-5),),
+    },
+    "lorenz96-10": {
+        "length": 30,
+        "steps": 40_000,
+        "learning_rate": (3e-3, 3e-5),
+        "penalties": (weight_penalty(2e-5),),
+    },
 }
 GIVEN: dict[str, Any] = dict(
     inputs=None, families=None, lag=None, dimension=None, runs=RUNS, key=0, time_step=None, resample=None, alpha=None,
@@ -66,7 +78,7 @@ def exponent(cell, starts, dt: float) -> float:
 
 
 def measured(name: str) -> dict[str, Any]:
-    system, n, hidden = SYSTEMS[name]
+    system, cell, readout = SYSTEMS[name]
     whole = simulate(system, LENGTH + 5 * FREE)
     values, dt = np.asarray(whole), float(system.time_step)
     truth, stretches = values[:LENGTH], np.split(values[LENGTH:], 5)
@@ -80,10 +92,9 @@ def measured(name: str) -> dict[str, Any]:
     begun = time.perf_counter()
     fit = fitted(
         data,
-        lambda key: ClippedShallowPLRNN(n, hidden, key=key),
-        readout=lambda key: LinearReadout(n, n, key=key),
-        **GIVEN,
-        **FITS[name],
+        cell,
+        readout=lambda key: readout(values.shape[1], cell(key).state_size, key=key),
+        **GIVEN | FITS[name],
     )
     seconds, rows = time.perf_counter() - begun, []
     for run in range(RUNS):
