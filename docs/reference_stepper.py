@@ -29,7 +29,68 @@ def ramps(p, z):
     return p["a"] @ relu(z - p["H"])
 
 
-# what each class adds to A*z, where p are its arrays and z is the state [m]
+def sigmoid(x):
+    """The gate between 0 and 1, number by number."""
+    return 1 / (1 + np.exp(-x))
+
+
+def offset(p, s, h="h"):
+    """What does not depend on the state: the offset, and the inputs [k] where there are any."""
+    return p[h] if s is None or "C" not in p else p[h] + p["C"] @ s
+
+
+def gru(p, z, s):
+    """One step; rows of the arrays are the gates r, u and the candidate n."""
+    (r, u, n), (Wr, Wu, Wn) = offset(p, s), p["W"] @ z
+    r, u = sigmoid(Wr + r), sigmoid(Wu + u)
+    return u * z + (1 - u) * np.tanh(n + r * (Wn + p["a"]))
+
+
+def lstm(p, z, s):
+    """One step; rows of the arrays are i, f, g, o, and the state is h, then c."""
+    h, c = np.split(z, 2)
+    i, f, g, o = p["W"] @ h + offset(p, s, "b")
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return np.concatenate([sigmoid(o) * np.tanh(c), c])
+
+
+def highway(p, z, s):
+    """One step, layer by layer; the inputs enter the first."""
+    h, b = p["h"].copy(), p["b"].copy()
+    if s is not None and "C" in p:
+        h[0], b[0] = h[0] + p["C"] @ s, b[0] + p["D"] @ s
+    for j in range(len(h)):
+        t = sigmoid(p["V"][j] @ z + b[j])
+        z = t * np.tanh(p["W"][j] @ z + h[j]) + (1 - t) * z
+    return z
+
+
+def paragru(p, z, s):
+    """One step; rows of the arrays are r, u, n."""
+    (r, u, n), (Ar, Au, An) = offset(p, s), p["A"]
+    r, u = sigmoid(Ar * z + r), sigmoid(Au * z + u)
+    return u * z + (1 - u) * np.tanh(An * (r * z) + n)
+
+
+def paralstm(p, z, s):
+    """One step; rows of the arrays are f, g, o (of P: f, o), and the state is h, then c."""
+    (h, c), (f, g, o), (Af, Ag, Ao), (Pf, Po) = np.split(z, 2), offset(p, s, "b"), p["A"], p["P"]
+    f = sigmoid(Af * h + Pf * c + f)
+    c = f * c + (1 - f) * np.tanh(Ag * h + g)
+    return np.concatenate([sigmoid(Ao * h + Po * c + o) * np.tanh(c), c])
+
+
+# the whole step of each smooth class, where s are the inputs [k] or None
+SMOOTH = {
+    "TanhRNN": lambda p, z, s: np.tanh(p["W"] @ z + offset(p, s)),
+    "GRU": gru,
+    "LSTM": lstm,
+    "RecurrentHighway": highway,
+    "ParaGRU": paragru,
+    "ParaLSTM": paralstm,
+}
+
+# what each piecewise-linear class adds to A*z, where p are its arrays and z is the state [m]
 CELLS = {
     "ALRNN": lambda p, z: p["W"] @ np.where(p["rectified"], relu(z), z) + p["h"],
     "PLRNN": lambda p, z: p["W"] @ relu(z) + p["h"],
@@ -44,9 +105,11 @@ CELLS = {
 def step(description, arrays, z, s=None):
     """The state [m] after z [m]; s: the inputs [k] of this step, standardised, or None."""
     name = description["cell"]["class"]
-    if name not in CELLS:
-        raise ValueError(f"this stepper does not know the cell {name!r}: it knows {', '.join(CELLS)}.")
     p = part(arrays, "cell")
+    if name in SMOOTH:
+        return SMOOTH[name](p, z, s)
+    if name not in CELLS:
+        raise ValueError(f"this stepper does not know the cell {name!r}: it knows {', '.join([*CELLS, *SMOOTH])}.")
     z = p["A"] * z + CELLS[name](p, z)
     return z if s is None or "C" not in p else z + p["C"] @ s
 

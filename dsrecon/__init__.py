@@ -14,6 +14,10 @@ from dsrecon._results import Trajectory as Trajectory
 from dsrecon.cell import AbstractCell as AbstractCell
 from dsrecon.cell import AbstractFamily as AbstractFamily
 from dsrecon.cell import AbstractPWLCell as AbstractPWLCell
+from dsrecon.cell import Restart as Restart
+from dsrecon.cell import Restarted as Restarted
+from dsrecon.cell import as_matrix as as_matrix
+from dsrecon.cell import check_linearise as check_linearise
 from dsrecon.data import read_series as read_series
 from dsrecon.diagnose import Diagnosis as Diagnosis
 from dsrecon.diagnose import diagnose as diagnose
@@ -27,6 +31,8 @@ from dsrecon.export import load_stablehlo as load_stablehlo
 from dsrecon.export import read_arrays as read_arrays
 from dsrecon.measures import score as score
 from dsrecon.models import ALRNN as ALRNN
+from dsrecon.models import GRU as GRU
+from dsrecon.models import LSTM as LSTM
 from dsrecon.models import PLRNN as PLRNN
 from dsrecon.models import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models import ClippedShallowPLRNN as ClippedShallowPLRNN
@@ -35,7 +41,17 @@ from dsrecon.models import ExpertMixture as ExpertMixture
 from dsrecon.models import Hierarchical as Hierarchical
 from dsrecon.models import Individual as Individual
 from dsrecon.models import MeanCentredPLRNN as MeanCentredPLRNN
+from dsrecon.models import ParaGRU as ParaGRU
+from dsrecon.models import ParaLSTM as ParaLSTM
+from dsrecon.models import RecurrentHighway as RecurrentHighway
 from dsrecon.models import ShallowPLRNN as ShallowPLRNN
+from dsrecon.models import TanhRNN as TanhRNN
+from dsrecon.newton import AbstractParallel as AbstractParallel
+from dsrecon.newton import CoarseToFine as CoarseToFine
+from dsrecon.newton import Newton as Newton
+from dsrecon.newton import Picard as Picard
+from dsrecon.newton import QuasiNewton as QuasiNewton
+from dsrecon.newton import TrustRegion as TrustRegion
 from dsrecon.readout import AbstractReadout as AbstractReadout
 from dsrecon.readout import Forced as Forced
 from dsrecon.readout import Forcing as Forcing

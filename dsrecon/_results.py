@@ -14,6 +14,11 @@ class RESULTS(eqx.Enumeration):
         "The run diverged: a state became infinite or NaN. "
         "Call with `throw=False` and read `stats['first_nonfinite']` for the step."
     )
+    not_converged = (
+        "The iteration over the whole sequence did not converge: the states from `stats['first_inexact']` on do not "
+        "follow from one another. A free-running chaotic map needs about as many iterations as steps; stronger forcing, "
+        "a nearer guess, a `window`, or `finish='sequential'` may help. Call with `throw=False` to read the states."
+    )
 
 
 class Trajectory(eqx.Module):
@@ -22,7 +27,7 @@ class Trajectory(eqx.Module):
     - `zs`: states, `[t, m]`; `zs[t]` follows `inputs[t]`, and the initial state is not in it.
     - `result`: a member of `RESULTS`. NaN is left where it arose; nothing is clipped.
     - `stats`: facts of the run. `first_nonfinite` is the index into `zs` of the first state that is not
-      finite, or `t` where all of them are.
+      finite, or `t` where all of them are; an iterative solver adds its own (`Newton` says which).
     """
 
     zs: Inexact[Array, "*batch t m"]

@@ -14,6 +14,13 @@ States = Inexact[Array, "t m"]
 Matrix = Inexact[Array, "m m"]
 """A Jacobian or affine map of the state."""
 
+Jacobian = Inexact[Array, "m"] | Inexact[Array, "m m"] | Inexact[Array, "c c k"]
+"""`df/dz` of a cell, its structure told by its axes: diagonal `[m]`, dense `[m, m]`, or blocks `[c, c, k]`, `m = c k`.
+
+Blocks are component-major: with `z.reshape(c, k)`, entry `[i, j, l]` is the derivative of entry `[i, l]` of
+`f.reshape(c, k)` by entry `[j, l]` of `z.reshape(c, k)`; all other derivatives are zero.
+"""
+
 Observation = Float[Array, "n"]
 """What is observed at one step."""
 

@@ -24,6 +24,7 @@ class AbstractSolver(eqx.Module):
         z0: Inexact[Array, "*b m"],
         inputs: Inputs = None,
         steps: int | None = None,
+        guess: Inexact[Array, "*b t m"] | None = None,
     ) -> Trajectory:
         """Run `cell` from `z0`, `[m]` or a batch `[b, m]`; arguments are those of `evolve`, checked.
 
@@ -54,7 +55,10 @@ class Sequential(AbstractSolver):
         z0: Inexact[Array, "*b m"],
         inputs: Inputs = None,
         steps: int | None = None,
+        guess: Inexact[Array, "*b t m"] | None = None,
     ) -> Trajectory:
+        if guess is not None:
+            raise ValueError("guess serves solvers that iterate, Newton and its like: Sequential has no use for one.")
         batched = z0.ndim == 2
         if batched:
             inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), inputs)
@@ -83,6 +87,7 @@ def evolve(
     *,
     steps: int | None = None,
     solver: AbstractSolver = Sequential(),
+    guess: Inexact[Array, "*b t m"] | None = None,
     throw: bool = True,
 ) -> Trajectory:
     """Run a cell: `z_t = cell(z_{t-1}, inputs_t)`.
@@ -93,12 +98,16 @@ def evolve(
     - `z0`: initial state, `[m]`; or `[b, m]` for a batch of runs of one cell, whose gradients are then one product.
     - `inputs`: PyTree of arrays `[t, ...]` (`[b, t, ...]` for a batch), or `None` for an autonomous cell, which then
       needs `steps`.
-    - `solver`: how (`Sequential()` by default).
-    - `throw`: raise when a run diverges. With `False`, read `result` and `stats["first_nonfinite"]`.
+    - `solver`: how (`Sequential()` by default; `Newton()` finds all steps at once).
+    - `guess`: states to begin an iteration at, in the shape of `zs`: a run of a cell near this one (a warm start), say.
+      For solvers that iterate; without it they take the guess that they were made with.
+    - `throw`: raise when a run diverges or an iteration does not converge. With `False`, read `result` and `stats`.
 
     **Returns:** `Trajectory(zs, result, stats)`; `zs[..., t, :]` follows `inputs[..., t]`, and `z0` is not in `zs`.
 
-    **Raises:** `ValueError` for a wrong shape or length; `RuntimeError` naming the step when a run diverges.
+    **Raises:** `ValueError` for a wrong shape or length, and for a run that cannot end well because
+    `z0` or `inputs` are not finite; `RuntimeError` naming the step when
+    a run diverges or does not converge.
     """
     z0 = jnp.asarray(z0)
     if z0.ndim not in (1, 2) or z0.shape[-1] != cell.state_size:
@@ -106,21 +115,50 @@ def evolve(
             f"z0 must have shape ({cell.state_size},), the cell's state, or (batch, {cell.state_size}): got {z0.shape}."
         )
     steps = _steps(z0.shape[:-1], inputs, steps)
-    run = _solve(solver, cell, z0, inputs, steps)
-    if not throw:
-        return run
-    first = run.stats["first_nonfinite"]
-    if isinstance(first, Tracer):
-        bad = jnp.any(first < run.zs.shape[-2])
-        zs = eqx.error_if(run.zs, bad, RESULTS[RESULTS.diverged])
+    if guess is not None and guess.shape != (*z0.shape[:-1], steps, cell.state_size):
+        raise ValueError(
+            f"guess must have the shape of the states, {(*z0.shape[:-1], steps, cell.state_size)}: got {guess.shape}."
+        )
+    run = _solve(solver, cell, z0, inputs, steps, guess)
+    return _checked(run, z0, inputs) if throw else run
+
+
+def _checked(run: Trajectory, z0: Array, inputs: Inputs) -> Trajectory:
+    """The run, if it ended well. **Raises** `RuntimeError` otherwise, at run time where it is traced."""
+    steps = run.zs.shape[-2]
+    diverged, inexact = run.result == RESULTS.diverged, run.result == RESULTS.not_converged
+    if isinstance(diverged, Tracer):
+        zs = eqx.error_if(run.zs, jnp.any(inexact), RESULTS[RESULTS.not_converged])
+        zs = eqx.error_if(zs, jnp.any(diverged), RESULTS[RESULTS.diverged])
         return Trajectory(zs, run.result, run.stats)
-    first = int(first.min())
-    if first < run.zs.shape[-2]:
+    if (diverged | inexact).any():
+        _check_finite(z0, inputs)
+    if diverged.any():
         raise RuntimeError(
-            f"The run diverged: its state is not finite from step {first} of {run.zs.shape[-2]} on. "
-            "Call with throw=False to have the states until then."
+            f"The run diverged: its state is not finite from step {int(run.stats['first_nonfinite'].min())} of {steps} "
+            "on. Call with throw=False to have the states until then."
+        )
+    if inexact.any():
+        raise RuntimeError(
+            f"The iteration did not converge: the states are inexact from step {int(run.stats['first_inexact'].min())} "
+            f"of {steps} on, after {int(run.stats['iterations'].max())} iterations. {_ADVICE}"
         )
     return run
+
+
+def _check_finite(z0: Array, inputs: Inputs) -> None:
+    """Raise `ValueError` where a run could not end well, for what it was given."""
+    for name, tree in (("z0", z0), ("inputs", inputs)):
+        for leaf in jax.tree.leaves(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
+                where = jnp.argwhere(~jnp.isfinite(leaf))[0].tolist()
+                raise ValueError(f"{name} must be finite: got {leaf[tuple(where)]} at {where} of shape {leaf.shape}.")
+
+
+_ADVICE = (
+    "A free-running chaotic map takes about as many iterations as steps. Force it more strongly, give a nearer guess, "
+    "a window or more iterations, ask for finish='sequential', or call with throw=False to have the states as they are."
+)
 
 
 def _steps(batch: tuple[int, ...], inputs: Inputs, steps: int | None) -> int:
@@ -143,5 +181,5 @@ def _steps(batch: tuple[int, ...], inputs: Inputs, steps: int | None) -> int:
 
 
 @eqx.filter_jit
-def _solve(solver, cell, z0, inputs, steps):
-    return solver.solve(cell, z0, inputs, steps)
+def _solve(solver, cell, z0, inputs, steps, guess):
+    return solver.solve(cell, z0, inputs, steps, guess)

@@ -11,19 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dsrecon.cell import AbstractCell, AbstractPWLCell
+from dsrecon.cell import AbstractCell, AbstractPWLCell, Restart, Restarted
 from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.models import (
     ALRNN,
+    GRU,
+    LSTM,
     PLRNN,
     ClippedDendriticPLRNN,
     ClippedShallowPLRNN,
     DendriticPLRNN,
     MeanCentredPLRNN,
+    ParaGRU,
+    ParaLSTM,
+    RecurrentHighway,
     ShallowPLRNN,
+    TanhRNN,
 )
 from dsrecon.models.experts import ExpertMixture
 from dsrecon.models.hierarchical import Hierarchical
+from dsrecon.newton import CoarseToFine, Newton, Picard, QuasiNewton, TrustRegion
 from dsrecon.readout import (
     AbstractReadout,
     Forced,
@@ -94,6 +101,16 @@ def forcing(rng, *lead):
     return Forcing(normal(2)(rng, *lead), jnp.full(lead, 0.3), normal(2)(rng, *lead), jnp.asarray(mask, dtype=bool))
 
 
+def restart(size):
+    """A trial begins with some of the steps, from a state of `size` units; external input of two."""
+
+    def draw(rng, *lead):
+        new = jnp.asarray(np.asarray(rng.random(lead) < 0.4))
+        return Restart(new, normal(size)(rng, *lead), normal(2)(rng, *lead))
+
+    return draw
+
+
 CELLS = [
     CellRow("alrnn", lambda key: ALRNN(5, 2, key=key)),
     CellRow("alrnn-driven", lambda key: ALRNN(4, 2, input_size=2, key=key), normal(2)),
@@ -128,6 +145,24 @@ CELLS = [
         normal(2),
     ),
     CellRow("subject", lambda key: Hierarchical(ClippedShallowPLRNN(3, 6, key=key), 4, key=key).given(2)),
+    CellRow("tanh", lambda key: TanhRNN(3, key=key)),
+    CellRow("tanh-driven", lambda key: TanhRNN(3, input_size=2, key=key), normal(2)),
+    CellRow("gru", lambda key: GRU(3, key=key)),
+    CellRow("gru-driven", lambda key: GRU(3, input_size=2, key=key), normal(2)),
+    CellRow("lstm", lambda key: LSTM(2, key=key)),
+    CellRow("lstm-driven", lambda key: LSTM(2, input_size=2, key=key), normal(2)),
+    CellRow("highway", lambda key: RecurrentHighway(3, 2, key=key)),
+    CellRow("highway-driven", lambda key: RecurrentHighway(3, 2, input_size=2, key=key), normal(2)),
+    CellRow("paragru", lambda key: ParaGRU(3, key=key)),
+    CellRow("paragru-driven", lambda key: ParaGRU(3, input_size=2, key=key), normal(2)),
+    CellRow("paralstm", lambda key: ParaLSTM(3, key=key)),
+    CellRow("paralstm-driven", lambda key: ParaLSTM(3, input_size=2, key=key), normal(2)),
+    CellRow(
+        "forced-paragru",
+        lambda key: Forced(ParaGRU(4, input_size=2, key=key), IdentityReadout(2, 4, key=key)),
+        forcing,
+    ),
+    CellRow("restarted-paralstm", lambda key: Restarted(ParaLSTM(2, input_size=2, key=key)), restart(4)),
 ]
 
 READOUTS = [
@@ -144,6 +179,16 @@ SOLVERS = [
     SolverRow("deferred-unrolled", Sequential(unroll=3)),
     SolverRow("direct", Sequential(adjoint="direct"), forward=True),
 ]
+
+PARALLEL = [
+    SolverRow("newton", Newton(rtol=1e-13, atol=1e-13)),
+    SolverRow("windows", Newton(window=4, rtol=1e-13, atol=1e-13)),
+    SolverRow("coarse-to-fine", Newton(guess=CoarseToFine(4), rtol=1e-13, atol=1e-13)),
+    SolverRow("quasi-newton", QuasiNewton(rtol=1e-13, atol=1e-13)),
+    SolverRow("trust-region", TrustRegion(rtol=1e-13, atol=1e-13)),
+    SolverRow("picard", Picard(rtol=1e-13, atol=1e-13)),
+]
+"""Solvers by iteration over the whole sequence, held to a tolerance beneath that of the tests."""
 
 
 def stirred(tree, seed=0, scale=0.2):

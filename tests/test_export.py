@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import CELLS as EVERY
 from helpers import PWL_CELLS, CellRow, instance, named, stirred
 
 from dsrecon.cell import AbstractCell
@@ -47,8 +48,8 @@ def stepper_of(source):
 
 STEPPER = stepper_of(DOCS / "reference_stepper.py")
 FAMILIES = set(CELLS)
-KINDS = {r: type(eqx.filter_eval_shape(r.make, KEY)) for r in PWL_CELLS}
-ROWS = [r for r in PWL_CELLS if KINDS[r] in FAMILIES]
+KINDS = {r: type(eqx.filter_eval_shape(r.make, KEY)) for r in EVERY}
+ROWS = [r for r in EVERY if KINDS[r] in FAMILIES]
 OTHERS = [r for r in PWL_CELLS if KINDS[r] not in FAMILIES]
 
 
@@ -111,7 +112,7 @@ def compared(model, path, steps=200, inputs=None):
 
 
 def test_exporter_and_stepper_know_the_same_families():
-    assert set(STEPPER.CELLS) == {cls.__name__ for cls in CELLS}
+    assert set(STEPPER.CELLS) | set(STEPPER.SMOOTH) == {cls.__name__ for cls in CELLS}
     assert {KINDS[r] for r in ROWS} == FAMILIES, "a family that is exported has no row in tests/helpers.py"
 
 

@@ -23,6 +23,7 @@ LAYERS = (
         "readout",
         "pwl",
         "evolve",
+        "newton",
         "layer",
         "forecaster",
         "series",

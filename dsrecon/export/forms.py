@@ -10,12 +10,18 @@ import numpy as np
 from dsrecon.cell import AbstractCell
 from dsrecon.models import (
     ALRNN,
+    GRU,
+    LSTM,
     PLRNN,
     ClippedDendriticPLRNN,
     ClippedShallowPLRNN,
     DendriticPLRNN,
     MeanCentredPLRNN,
+    ParaGRU,
+    ParaLSTM,
+    RecurrentHighway,
     ShallowPLRNN,
+    TanhRNN,
 )
 from dsrecon.readout import (
     AbstractReadout,
@@ -68,6 +74,20 @@ _off_diagonal = Part(
     lambda cell: jnp.where(jnp.eye(cell.state_size, dtype=bool), jnp.zeros_like(cell.W), cell.W),
 )
 
+
+def _gates(letter: str, count: int, axes: str, meaning: str) -> Part:
+    """An array `[count * units, ...]` of a gated cell, as one block a gate."""
+
+    def blocks(cell: Any):
+        value = getattr(cell, letter)
+        return None if value is None else value.reshape(count, -1, *value.shape[1:])
+
+    return Part(axes, meaning, blocks)
+
+
+_DRIVEN = "effect of the standardised inputs, gate by gate; absent in a cell without"
+_h_gates = "offsets, gate by gate"
+
 CELLS: dict[type[AbstractCell], Form] = {
     ALRNN: Form(
         "z' = A*z + W phi(z) + h + C s,  phi(z)_i = max(z_i, 0) where rectified_i, else z_i",
@@ -99,6 +119,60 @@ CELLS: dict[type[AbstractCell], Form] = {
         "z' = A*z + W1 [max(W2 z + h2, 0) - max(W2 z, 0)] + h1 + C s",
         "(W2 z + h2)_i > 0, then (W2 z)_i > 0",
         _SHALLOW,
+    ),
+    TanhRNN: Form("z' = tanh(W z + h + C s)", "", {"W": _W, "h": _h, "C": _C}),
+    GRU: Form(
+        "z' = u*z + (1 - u)*tanh(r*(W_n z + a) + h_n + C_n s),  r, u = sigmoid(W_r z + h_r + C_r s), the same with u",
+        "",
+        {
+            "W": _gates("W", 3, "g m m", "connections of r, u, n: row to, column from"),
+            "h": _gates("h", 3, "g m", _h_gates),
+            "a": Part("m", "offset inside the reset"),
+            "C": _gates("C", 3, "g m k", _DRIVEN),
+        },
+    ),
+    LSTM: Form(
+        "z = [h, c];  c' = f*c + i*g,  h' = o*tanh(c'),  i, f, o = sigmoid(W h + b + C s), each with its rows, "
+        "g = tanh(W_g h + b_g + C_g s)",
+        "",
+        {
+            "W": _gates("W", 4, "g H H", "connections of i, f, g, o: row to, column from"),
+            "b": _gates("b", 4, "g H", _h_gates),
+            "C": _gates("C", 4, "g H k", _DRIVEN),
+        },
+    ),
+    RecurrentHighway: Form(
+        "z' = y_l,  y_j = t_j*tanh(W_j y_{j-1} + h_j) + (1 - t_j)*y_{j-1},  t_j = sigmoid(V_j y_{j-1} + b_j),  y_0 = z"
+        ";  C s is added to h_1 and D s to b_1",
+        "",
+        {
+            "W": Part("l m m", "connections, layer by layer"),
+            "V": Part("l m m", "connections of the gates, layer by layer"),
+            "h": Part("l m", "offsets"),
+            "b": Part("l m", "offsets of the gates"),
+            "C": _C,
+            "D": Part("m k", "effect of the standardised inputs on the gates; absent in a cell without"),
+        },
+    ),
+    ParaGRU: Form(
+        "z' = u*z + (1 - u)*tanh(A_n*(r*z) + h_n + C_n s),  r, u = sigmoid(A_r*z + h_r + C_r s), the same with u",
+        "",
+        {
+            "A": Part("g m", "diagonals of the connections of r, u, n"),
+            "h": _gates("h", 3, "g m", _h_gates),
+            "C": _gates("C", 3, "g m k", _DRIVEN),
+        },
+    ),
+    ParaLSTM: Form(
+        "z = [h, c];  f = sigmoid(A_f*h + P_f*c + b_f + C_f s),  c' = f*c + (1 - f)*tanh(A_g*h + b_g + C_g s),  "
+        "h' = sigmoid(A_o*h + P_o*c' + b_o + C_o s)*tanh(c')",
+        "",
+        {
+            "A": Part("g H", "diagonals of the connections of f, g, o"),
+            "P": Part("p H", "peepholes of f, o"),
+            "b": _gates("b", 3, "g H", _h_gates),
+            "C": _gates("C", 3, "g H k", _DRIVEN),
+        },
     ),
 }
 """The cells that can be written as arrays. `*` is unit by unit, juxtaposition a matrix product."""

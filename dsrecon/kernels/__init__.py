@@ -1,3 +1,5 @@
 """The hot loops: one function each, several engines, one result."""
 
+from dsrecon.kernels.linear_scan import linear_scan as linear_scan
 from dsrecon.kernels.recurrence import recurrence as recurrence
+from dsrecon.kernels.smoother import damped_scan as damped_scan

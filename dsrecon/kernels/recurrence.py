@@ -78,11 +78,11 @@ def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, step
         return pull(l)[0], l
 
     z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll)
-    step_bar, inputs_bar = _contract(step, before, inputs, ls)
+    step_bar, inputs_bar = contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
 
 
-def _contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
+def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
     """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs."""
     lead = ls.shape[:-1]
 

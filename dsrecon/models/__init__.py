@@ -6,9 +6,15 @@ from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPL
 from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
 from dsrecon.models.experts import ExpertMixture as ExpertMixture
 from dsrecon.models.experts import GatedExperts as GatedExperts
+from dsrecon.models.gated import GRU as GRU
+from dsrecon.models.gated import LSTM as LSTM
+from dsrecon.models.gated import RecurrentHighway as RecurrentHighway
+from dsrecon.models.gated import TanhRNN as TanhRNN
 from dsrecon.models.hierarchical import Hierarchical as Hierarchical
 from dsrecon.models.hierarchical import Individual as Individual
 from dsrecon.models.plrnn import PLRNN as PLRNN
 from dsrecon.models.plrnn import MeanCentredPLRNN as MeanCentredPLRNN
 from dsrecon.models.shallow import ClippedShallowPLRNN as ClippedShallowPLRNN
 from dsrecon.models.shallow import ShallowPLRNN as ShallowPLRNN
+from dsrecon.models.structured import ParaGRU as ParaGRU
+from dsrecon.models.structured import ParaLSTM as ParaLSTM

@@ -14,7 +14,8 @@ class AbstractReadout(eqx.Module):
     """An observation model `x = g(z)`, its partial inverse, and what a wrong prediction costs.
 
     All methods are of one unbatched state or run; callers `jax.vmap`. `memory` is how many earlier states an
-    observation depends on (0: none).
+    observation depends on (0: none). `unitwise`: `encode` moves every unit of the state by itself, so that its
+    derivative by `z` is diagonal, and forcing keeps the structure of a cell's Jacobian; false is always true enough.
 
     Law: an observed row that is imposed, `encode(targets(xs)[t], z)`, gives a state that no longer depends on `z` in
     what is observed of it.
@@ -23,6 +24,7 @@ class AbstractReadout(eqx.Module):
     observed_size: eqx.AbstractVar[int]
     state_size: eqx.AbstractVar[int]
     memory: eqx.AbstractVar[int]
+    unitwise: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def decode(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "n"]:

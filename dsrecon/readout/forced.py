@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
-from dsrecon._types import Inputs, Matrix, State
-from dsrecon.cell import AbstractCell
+from dsrecon._types import Inputs, Jacobian, State
+from dsrecon.cell import AbstractCell, as_matrix, times_diagonal
 from dsrecon.readout.base import AbstractReadout
 
 
@@ -61,8 +61,20 @@ class Forced(AbstractCell):
     def __call__(self, z: Inexact[Array, "m"], s: Forcing) -> Inexact[Array, "m"]:
         return self.cell(self.force(z, s), s.s)
 
-    def linearise(self, z: Inexact[Array, "m"], s: Forcing) -> tuple[State, Matrix]:
-        """The cell's own linearisation at the forced state, times that of the forcing."""
-        forced, push = jax.linearize(lambda z: self.force(z, s), z)
+    def linearise(self, z: Inexact[Array, "m"], s: Forcing) -> tuple[State, Jacobian]:
+        """The cell's own linearisation at the forced state, times the derivative of the forcing.
+
+        Under a `unitwise` readout that derivative is a diagonal, one tangent gives it, and the Jacobian keeps the
+        structure of the cell's; under any other it is dense.
+        """
+
+        def force(z):
+            return self.force(z, s)
+
+        if self.readout.unitwise:
+            forced, d = jax.jvp(force, (z,), (jnp.ones_like(z),))
+            value, J = self.cell.linearise(forced, s.s)
+            return value, times_diagonal(J, d)
+        forced, push = jax.linearize(force, z)
         value, J = self.cell.linearise(forced, s.s)
-        return value, J @ jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype))
+        return value, as_matrix(J) @ jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype))

@@ -58,6 +58,10 @@ class GeneralisedReadout(AbstractReadout):
     def memory(self) -> int:
         return 0
 
+    @property
+    def unitwise(self) -> bool:
+        return False
+
     def decode(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "n"]:
         return self._by_family(self.linear.decode(z), lambda eta: eta, jnp.exp, jax.nn.sigmoid)
 

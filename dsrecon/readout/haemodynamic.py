@@ -79,6 +79,10 @@ class HaemodynamicReadout(AbstractReadout):
         return len(self.h) - 1
 
     @property
+    def unitwise(self) -> bool:
+        return False
+
+    @property
     def h(self) -> np.ndarray:
         """The response at lags 0, 1, ... `memory` time steps, `[k]`."""
         return response(self.time_step, self.length)

@@ -37,6 +37,10 @@ class IdentityReadout(AbstractReadout):
     def memory(self) -> int:
         return 0
 
+    @property
+    def unitwise(self) -> bool:
+        return True
+
     def decode(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "n"]:
         return z[: self.observed_size]
 

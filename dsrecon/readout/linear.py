@@ -57,6 +57,10 @@ class LinearReadout(AbstractReadout):
     def memory(self) -> int:
         return 0
 
+    @property
+    def unitwise(self) -> bool:
+        return False
+
     def decode(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "n"]:
         return self.B @ z + self.b
 

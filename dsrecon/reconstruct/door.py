@@ -8,6 +8,7 @@ import optax
 
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
+from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.readout import AbstractReadout
 from dsrecon.reconstruct.fitted import EVALUATIONS, fitted
 from dsrecon.reconstruction import Reconstruction
@@ -32,6 +33,7 @@ def reconstruct(
     interval: int | None = None,
     adaptive: Adaptive | Estimator | None = None,
     penalties: Sequence[Penalty] = (),
+    solver: AbstractSolver = Sequential(),
     length: int | None = None,
     batch: int | None = None,
     steps: int | None = None,
@@ -75,6 +77,8 @@ def reconstruct(
       `update -> alpha`: a schedule, any of optax's. `interval`: sparse forcing instead. `adaptive`: the strength
       follows the Jacobians; an estimator, such as `dsrecon.training.product_bound`, or `Adaptive(...)`.
     - `penalties`: what is added to the loss: see `dsrecon.training.penalised`.
+    - `solver`: how the windows are run; `dsrecon.Newton()` finds all their steps at once, which pays for windows of
+      thousands of steps, on an accelerator most of all. A run with an update that it cannot solve stops there.
     - `length`: predicted steps of a window; `batch`: windows of an update; `steps`: updates;
       `learning_rate`: first and last; `noise`: on what the model is shown, in standard deviations.
     - `optimiser`: any of optax's, instead of RAdam with a decaying rate; `gradient`: what it is given, see `fit`.
@@ -110,6 +114,7 @@ def reconstruct(
         interval=interval,
         adaptive=adaptive,
         penalties=penalties,
+        solver=solver,
         length=length,
         batch=batch,
         steps=steps,

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
+from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.measures.embedding import EmbeddingChoice
 from dsrecon.readout import AbstractReadout, Forced
 from dsrecon.reconstruct.forcing import Pull, forcing_of
@@ -121,6 +122,7 @@ def fitted(
     checkpoint: str | os.PathLike | None,
     threads: int | None,
     progress: bool | None,
+    solver: AbstractSolver = Sequential(),
     members: Callable[[PyTree], PyTree] = lambda model: model,
     chooser: Callable[[Parts, Data], Evaluate] = lambda parts, data: data.evaluate,
 ) -> Fitted:
@@ -147,7 +149,7 @@ def fitted(
     data = prepared(parts, kinds, jax.tree.map(lambda v: v[0] if eqx.is_array(v) else v, model.readout))
     evaluate = chooser(parts, data)
     updates, optimiser = optimiser_of(steps, learning_rate, optimiser, plan)
-    pull = forcing_of(alpha, interval, adaptive, runs, updates, plan)
+    pull = forcing_of(alpha, interval, adaptive, runs, updates, plan, solver)
     if penalties:
         plan.choose("penalties", [getattr(p, "__name__", type(p).__name__) for p in penalties], None, "")
     model, history = fit(

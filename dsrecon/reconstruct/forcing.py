@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.reconstruct.plan import Plan
 from dsrecon.training import Adaptive, Estimator, History, Loss, gtf, scheduled
 from dsrecon.training.updates import Adapt
@@ -47,11 +48,16 @@ def forcing_of(
     runs: int,
     steps: int,
     plan: Plan,
+    solver: AbstractSolver = Sequential(),
 ) -> Pull:
     """See `reconstruct` for the arguments. **Raises:** `ValueError` for more than one of them, and values out of range.
 
     `steps`: updates of the fit, by which an estimator given alone falls.
     """
+    if not isinstance(solver, AbstractSolver):
+        raise ValueError(f"solver must be Sequential(), Newton() or the like: got {type(solver).__name__}.")
+    if not isinstance(solver, Sequential):
+        plan.choose("solver", repr(solver), None, "")
     if adaptive is not None and (alpha is not None or interval is not None):
         name, value = ("alpha", alpha) if alpha is not None else ("interval", interval)
         raise ValueError(f"give {name} or adaptive, not both: an adaptive rule finds alpha itself; got {name}={value}.")
@@ -62,25 +68,25 @@ def forcing_of(
             if not callable(adaptive):
                 raise ValueError(f"adaptive must be Adaptive(...) or an estimator: got {type(adaptive).__name__}.")
             decay = min(0.999, math.exp(-FALLS * 5 / steps))
-            adaptive = Adaptive(adaptive, decay=decay, stride=STRIDE)
+            adaptive = Adaptive(adaptive, decay=decay, stride=STRIDE, solver=solver)
         name = getattr(adaptive.estimator, "__name__", type(adaptive.estimator).__name__)
         text = f"adaptive ({name}, every {adaptive.every} updates, decay {adaptive.decay:.4g})"
         plan.choose("alpha", text, None, "")
-        return Pull(gtf(channels=adaptive.channels), adaptive, _for_all(adaptive.start, runs))
+        return Pull(gtf(channels=adaptive.channels, solver=solver), adaptive, _for_all(adaptive.start, runs))
     if callable(alpha):
         plan.choose("alpha", "scheduled", None, "")
-        return Pull(gtf(), scheduled(alpha), _for_all({"alpha": jnp.ones(())}, runs))
+        return Pull(gtf(solver=solver), scheduled(alpha), _for_all({"alpha": jnp.ones(())}, runs))
     if interval is not None or isinstance(alpha, int | float):
         name, value = ("interval", interval) if interval is not None else ("alpha", alpha)
         plan.choose(name, value, None, "")
-        return Pull(gtf(alpha if alpha is None else float(alpha), interval=interval), None, None)  # pyright: ignore
+        return Pull(gtf(alpha if alpha is None else float(alpha), interval=interval, solver=solver), None, None)  # pyright: ignore
     given = ALPHAS if alpha is None else tuple(float(a) for a in alpha)
     if not given or not all(0 <= a <= 1 for a in given):
         raise ValueError(f"alpha must lie in [0, 1]: got {alpha}.")
     tried = [given[i % len(given)] for i in range(runs)]
     text = f"the runs try {sorted(set(tried))} and validation decides"
     plan.choose("alpha", None, tried, text if alpha is None else f"given; {text}")
-    return Pull(gtf(), None, {"alpha": jnp.array(tried)})
+    return Pull(gtf(solver=solver), None, {"alpha": jnp.array(tried)})
 
 
 def _for_all(state: dict[str, jax.Array], runs: int) -> dict[str, jax.Array]:

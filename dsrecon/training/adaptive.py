@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from dsrecon._types import Scalar
+from dsrecon.cell import as_matrix
 from dsrecon.evolve import AbstractSolver, Sequential, evolve
 from dsrecon.readout import Forced
 from dsrecon.training.estimators import Estimator, product_bound
@@ -123,6 +124,6 @@ def jacobians(
     forcing = jax.tree.map(lambda x: x[:, ::stride], forcing)
 
     def at(z, s):
-        return model.cell.linearise(model.force(z, s), s.s)[1]
+        return as_matrix(model.cell.linearise(model.force(z, s), s.s)[1])
 
     return jax.vmap(jax.vmap(at))(before, forcing)

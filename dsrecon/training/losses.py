@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from dsrecon._results import RESULTS
 from dsrecon._types import Key, Scalar
 from dsrecon.evolve import AbstractSolver, Sequential, evolve
 from dsrecon.readout import Forced, Forcing
@@ -39,7 +40,10 @@ def gtf(
     - neither: `alpha` is read from the loss's state, `state["alpha"]`, so that the runs of an ensemble may differ, and
       an `adapt` of `fit` (`Adaptive`, `scheduled`) may change it on the way.
     - `channels`: partial forcing: which observed channels are forced (all by default).
-    - `solver`: how the forced cell is run.
+    - `solver`: how the forced cell is run. `Newton()` and its like find all steps at once: a run that they do not solve
+      makes the loss NaN (so `fit` stops and says so; their `finish="sequential"` solves it instead), and `iterations`,
+      the most of the batch, is told among the facts. A `state["guess"]`, states `[b, t, m]`, is where they begin, and
+      becomes the run just found: a warm start, for batches that are the same windows at every update.
 
     **Raises:** `ValueError` for alpha outside [0, 1], an interval below 1, both at once, `channels` that force none;
     when traced, before anything is compiled, for an alpha or interval beside one in the state, a batch of another
@@ -71,13 +75,21 @@ def gtf(
     def loss(model: Forced, state: PyTree, batch: Window, key: Key):
         alphas = forcing(state, batch.x.shape[1] - 1, batch.x.dtype)
         z0, forced = presented(model, batch, alphas, channels)
-        zs = evolve(model, z0, forced, solver=solver, throw=False).zs
-        misfit = jax.vmap(model.readout.misfit)(zs, batch.x[:, 1:])[:, model.readout.memory :]
+        warm = isinstance(state, dict) and "guess" in state
+        run = evolve(model, z0, forced, solver=solver, guess=state["guess"] if warm else None, throw=False)
+        misfit = jax.vmap(model.readout.misfit)(run.zs, batch.x[:, 1:])[:, model.readout.memory :]
         if batch.mask is None:
-            return jnp.mean(misfit), (state, {})
-        counted = batch.mask[:, 1 + model.readout.memory :]
-        total = jnp.sum(jnp.where(counted, misfit, jnp.zeros_like(misfit)))
-        return total / jnp.maximum(jnp.sum(counted), 1).astype(total.dtype), (state, {})
+            value = jnp.mean(misfit)
+        else:
+            counted = batch.mask[:, 1 + model.readout.memory :]
+            total = jnp.sum(jnp.where(counted, misfit, jnp.zeros_like(misfit)))
+            value = total / jnp.maximum(jnp.sum(counted), 1).astype(total.dtype)
+        if warm:
+            state = {**state, "guess": jax.lax.stop_gradient(run.zs)}
+        if "iterations" not in run.stats:
+            return value, (state, {})
+        solved = jnp.all(~(run.result == RESULTS.not_converged))
+        return jnp.where(solved, value, jnp.nan), (state, {"iterations": jnp.max(run.stats["iterations"])})
 
     return loss
 

@@ -1,0 +1,141 @@
+"""The linear recurrence over a whole sequence at once, with one adjoint for all structures and engines."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact, Shaped
+
+from dsrecon.kernels.engines import ENGINES, run
+from dsrecon.kernels.structure import BLOCKS, DENSE, DIAGONAL, SCALAR, outer, transpose_all
+
+Given = Shaped[Array | np.ndarray, "..."]
+"""An array whose shape and type are checked with a message of its own."""
+
+
+def linear_scan(
+    a: Given,
+    b: Given,
+    h0: Given | None = None,
+    *,
+    reverse: bool = False,
+    resets: Given | None = None,
+    engine: str | Callable[[Array, Array, bool], Array] = "auto",
+    adjoint: str = "deferred",
+) -> Inexact[Array, "t m"]:
+    """States of the linear recurrence `h_t = a_t h_{t-1} + b_t`, `h_{-1} = h0`.
+
+    **Arguments:**
+
+    - `a`: slopes, real or complex. Its number of axes says what they are: `[t]` scalar, `[t, m]` diagonal,
+      `[t, m, m]` dense, `[t, c, c, k]` blocks with `m = c k`, component-major: the state is `h.reshape(c, k)`, and
+      `h.reshape(c, k)[:, j]` is multiplied by the matrix `a[t, :, :, j]`.
+    - `b`: `[t, m]`, real or complex.
+    - `h0`: `[m]`, the state before the first step (`None`: 0).
+    - `reverse`: `h_t = a_t h_{t+1} + b_t` instead; `h0` is then the state after the last step.
+    - `resets`: booleans `[t]`, or `None`. Where true, the state before the step (in reverse: after it) is `h0` again:
+      several trials in one sequence. Nothing passes from one to the next, neither values nor gradients, NaN included.
+    - `engine`: `"sequential"` (the loop: the reference), `"associative"` (`jax.lax.associative_scan`), `"chunked"`
+      (loops over blocks of time side by side), `"auto"` (chosen from shapes, dtype and platform, `engines.plan`), or a
+      function `(a, b, reverse) -> h` for the recurrence from 0 without resets: `h0` and `resets` are then in `a` and
+      `b` already (`a = 0` at a reset, where NaN of a trial before is the function's own to keep out).
+    - `adjoint`: `"deferred"` (one reverse scan, kept by hand; reverse mode only, JAX refuses forward mode with a
+      `TypeError`) or `"direct"` (JAX's own rules: forward mode and higher orders).
+
+    **Returns:** `[t, m]`, of the type that `a`, `b` and `h0` promote to; `h0` is not in it.
+
+    The adjoint of all engines is `u_t = a_t^T (dL/dh_t + u_{t+1})`, a recurrence with the same slopes in the other
+    direction, solved by the same engine: `dL/db_t = l_t = dL/dh_t + u_{t+1}`, `dL/da_t = l_t h_{t-1}^T` within the
+    structure of `a`, `dL/dh0 = u_0`. Complex cotangents follow JAX's convention: nothing is conjugated.
+
+    The parallel engines multiply slopes before they meet a state. Where products overflow they give NaN although
+    the loop, from small states, may not.
+
+    **Raises:** `ValueError` for shapes that do not fit, no steps, integers, resets that are not booleans `[t]`, and
+    unknown names of engines and adjoints.
+
+    Reference: Blelloch 1990, *Prefix sums and their applications*, CMU-CS-90-190.
+    """
+    if not (callable(engine) or engine in ENGINES):
+        raise ValueError(f"engine must be one of {ENGINES} or a function (a, b, reverse) -> h: got {engine!r}.")
+    if adjoint not in ("deferred", "direct"):
+        raise ValueError(f'adjoint must be "deferred" or "direct": got {adjoint!r}.')
+    slopes, terms = jnp.asarray(a), jnp.asarray(b)
+    start, new = (None if x is None else jnp.asarray(x) for x in (h0, resets))
+    _check(slopes, terms, start, new)
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(slopes, terms, *([] if start is None else [start]))
+    start = None if start is None else start.astype(dtype)
+    return _jitted(slopes.astype(dtype), terms.astype(dtype), start, new, bool(reverse), engine, adjoint == "direct")
+
+
+def _check(a: Array, b: Array, h0: Array | None, resets: Array | None) -> None:
+    for name, x in (("a", a), ("b", b), ("h0", h0)):
+        if x is not None and not jnp.issubdtype(x.dtype, jnp.inexact):
+            raise ValueError(f"{name} must be real or complex floating point: got {x.dtype}.")
+    if b.ndim != 2 or b.shape[1] == 0:
+        raise ValueError(f"b must have shape [t, m]: got {b.shape}.")
+    steps, m = b.shape
+    if steps == 0:
+        raise ValueError(f"b must have at least one step: got shape {b.shape}.")
+    rest = a.shape[1:]
+    fits = {
+        SCALAR: True,
+        DIAGONAL: rest == (m,),
+        DENSE: rest == (m, m),
+        BLOCKS: len(rest) == 3 and rest[0] == rest[1] and rest[0] * rest[2] == m,
+    }
+    if not fits.get(a.ndim, False) or a.shape[0] != steps:
+        raise ValueError(
+            f"a must have shape [{steps}], [{steps}, {m}], [{steps}, {m}, {m}] or [{steps}, c, c, k] with c k = {m} "
+            f"to go with b {b.shape}: got {a.shape}."
+        )
+    if h0 is not None and h0.shape != (m,):
+        raise ValueError(f"h0 must have shape [{m}]: got {h0.shape}.")
+    if resets is not None and (resets.shape != (steps,) or resets.dtype != jnp.bool_):
+        raise ValueError(f"resets must be booleans of shape [{steps}]: got {resets.dtype} of shape {resets.shape}.")
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _jitted(a, b, h0, resets, reverse: bool, engine: str | Callable, direct: bool) -> Array:
+    if direct:
+        return run(a, b, h0, resets, reverse=reverse, engine=engine, differentiable=True)
+    return _deferred(a, b, h0, resets, reverse, engine)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _deferred(a, b, h0, resets, reverse: bool, engine: str | Callable) -> Array:
+    return run(a, b, h0, resets, reverse=reverse, engine=engine)
+
+
+def _deferred_fwd(a, b, h0, resets, reverse: bool, engine: str | Callable):
+    h = _deferred(a, b, h0, resets, reverse, engine)
+    return h, (a, h0, resets, h)
+
+
+def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
+    a, h0, resets, h = kept
+    start = jnp.zeros_like(h[0]) if h0 is None else h0
+    ends = None if resets is None else _neighbours(resets, jnp.zeros((), bool), not reverse)
+    u = run(a, transpose_all(a, h_bar), None, ends, reverse=not reverse, engine=engine, transpose=True)
+    later = _neighbours(u, jnp.zeros_like(u[0]), not reverse)
+    before = _neighbours(h, start, reverse)
+    h0_bar = None if h0 is None else u[-1 if reverse else 0]
+    if resets is not None and ends is not None:
+        later = jnp.where(ends[:, None], jnp.zeros((), later.dtype), later)
+        before = jnp.where(resets[:, None], start[None], before)
+        if h0 is not None:
+            starts = resets.at[-1 if reverse else 0].set(True)
+            h0_bar = jnp.sum(jnp.where(starts[:, None], u, jnp.zeros((), u.dtype)), 0)
+    l = h_bar + later
+    return outer(l, before, a), l, h0_bar, None
+
+
+_deferred.defvjp(_deferred_fwd, _deferred_bwd)
+
+
+def _neighbours(x: Array, edge: Array, later: bool) -> Array:
+    """Of every step the value one step earlier (or later), with `edge` beyond the end."""
+    return jnp.concatenate([x[1:], edge[None]]) if later else jnp.concatenate([edge[None], x[:-1]])
