@@ -4,9 +4,10 @@
         [ALPHA=.03,.1] [SEEDS=4] [UPDATES=3000] [SCALE=1] [SERIES=FOLDER]
 
 Series of 10^6 + 1 samples with 5 % observation noise. Clipped shallow PLRNNs (M 3, H 100, identity readout) are fitted
-on windows of T steps, so many at once that an update sees 10^4 steps (10^6 where T = 10^6, which is the whole series at
-every update); RAdam; several strengths of forcing, each from several seeds, in one ensemble. Forcing begins at .3 and
-falls to its strength over a third of the updates: a young model expands, and a whole sequence of it would not be solved.
+on windows of T steps, so many at once that an update sees 10^4 steps (10^6 where T = 10^6: the whole series
+at every update); RAdam; several strengths of forcing, each from several seeds, in one ensemble. Forcing begins at .3
+and falls to its strength over a third of the updates: a young model expands, and a whole sequence of it would not be
+solved.
 
 Scored without noise: D_stsp (min-max) and D_H of 50,000 free steps against 500,000 true ones, over their floors (other
 true stretches of that length). For each strength: the medians over the seeds, and how many stopped (an update was not

@@ -16,7 +16,7 @@ class RESULTS(eqx.Enumeration):
     )
     not_converged = (
         "The iteration over the whole sequence did not converge: the states from `stats['first_inexact']` on do not "
-        "follow from one another. A free-running chaotic map needs about as many iterations as steps; stronger forcing, "
+        "follow from one another. A free-running chaotic map needs about as many iterations as steps; more forcing, "
         "a nearer guess, a `window`, or `finish='sequential'` may help. Call with `throw=False` to read the states."
     )
 

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Long sequences
 #
-# A neuron of Hindmarsh and Rose bursts: spikes last a few units of time, a burst some hundred, and what ends a burst is a
-# slow variable. Training windows of 200 steps see a spike or two; windows of 10,000 see several bursts. Newton's iteration
-# finds all steps of a window at once, which is what makes such windows affordable on an accelerator. Here both are
-# trained, and compared; on a CPU the loop is the faster way to run either.
+# A neuron of Hindmarsh and Rose bursts: spikes last a few units of time, a burst some hundred, and what ends a burst
+# is a slow variable. Training windows of 200 steps see a spike or two; windows of 10,000 see several bursts. Newton's
+# iteration finds all steps of a window at once, which is what makes such windows affordable on an accelerator. Here
+# both are trained, and compared; on a CPU the loop is the faster way to run either.
 
 # %%
 import os
@@ -31,8 +31,8 @@ truth = simulate(HindmarshRose(), 2 * samples)[samples:]
 
 # %% [markdown]
 # ## Two lengths of window
-# The same number of steps in an update: fifty windows of 200, or one of 10,000. `solver` says how the windows are run; an
-# update that Newton's iteration cannot solve ends a run, and `model.runs` says so.
+# The same number of steps in an update: fifty windows of 200, or one of 10,000. `solver` says how the windows are
+# run; an update that Newton's iteration cannot solve ends a run, and `model.runs` says so.
 
 # %%
 solver = Sequential() if on_cpu else Newton()
@@ -56,8 +56,9 @@ for length in (200, long):
 
 # %% [markdown]
 # ## One window, two ways
-# The forced run along the first steps of the series: by the loop, and by Newton's iteration. What it says of itself is in
-# `stats`: few iterations, a residual below one tolerance, no region that changed in the last. The states are the same.
+# The forced run along the first steps of the series: by the loop, and by Newton's iteration. What it says of itself
+# is in `stats`: few iterations, a residual below one tolerance, no region that changed in the last. The states are
+# the same.
 
 # %%
 model = models[long]

@@ -179,7 +179,7 @@ def test_free_chaos_is_reported_and_can_be_finished():
     found = evolve(cell, z0, s, solver=Newton(max_iterations=12), throw=False)
     assert found.result == RESULTS.not_converged
     first, wanted = int(found.stats["first_inexact"]), evolve(cell, z0, s).zs
-    assert 12 <= first < 2900 and found.stats["residual"] > 1
+    assert 12 <= first < 2900 and not found.stats["residual"] <= 1  # NaN where the cell overflows
     np.testing.assert_allclose(found.zs[:first], wanted[:first], rtol=1e-4, atol=1e-4)
     with pytest.raises(RuntimeError, match=rf"did not converge: .* from step {first} of 3000 on, after 12 iterations"):
         evolve(cell, z0, s, solver=Newton(max_iterations=12))
