@@ -247,7 +247,7 @@ before = dict(jax.config.values), os.environ.copy(), numpy.random.get_state()[1]
 for name in sys.argv[1:]:
     importlib.import_module(name)
 after = dict(jax.config.values), os.environ.copy(), numpy.random.get_state()[1].tolist()
-changed = [k for k in after[0] if k not in before[0] or after[0][k] != before[0][k]]
+changed = [k for k in before[0] if after[0][k] != before[0][k]]  # a part of jax that is imported adds keys of its own
 if changed:
     print("jax.config:", *changed)
 if before[1] != after[1]:

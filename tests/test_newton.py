@@ -21,7 +21,7 @@ from dsrecon.training import Window, Windows, fit, gtf, radam
 
 STEPS = 13  # a prime: no window divides it
 TIGHT = {"rtol": 1e-13, "atol": 1e-13}
-SPREAD = [row for row in CELLS if row.name in ("forced-alrnn", "map", "shallow", "paralstm", "paragru-driven")]
+SPREAD = [row for row in CELLS if row.name in ("forced-alrnn", "map", "paralstm")]
 
 
 def problem(row, *lead):
@@ -106,7 +106,7 @@ def test_every_solver_is_the_loop_for_every_cell(row, solver, loop):
 
 
 @pytest.mark.parametrize("solver", [Newton(**TIGHT), Newton(window=4, **TIGHT)], ids=["whole", "windows"])
-@pytest.mark.parametrize("row", SPREAD[:3], ids=named)
+@pytest.mark.parametrize("row", SPREAD, ids=named)
 def test_a_batch_is_its_runs(row, solver):
     cell, z0, s = problem(row, 3)
     (found, slopes), (wanted, wanted_slopes) = weighed(solver, cell, z0, s), weighed(Sequential(), cell, z0, s)
@@ -115,7 +115,7 @@ def test_a_batch_is_its_runs(row, solver):
     same_trees(slopes, wanted_slopes, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [Newton(), QuasiNewton(), TrustRegion(), Picard(), Newton(window=5)], ids=repr)
+@pytest.mark.parametrize("solver", [Newton(), QuasiNewton(), Newton(window=5)], ids=repr)
 def test_single_precision(float32, solver):
     row = next(row for row in CELLS if row.name == "forced-alrnn")
     cell, z0, s = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, problem(row))
