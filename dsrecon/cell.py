@@ -125,15 +125,6 @@ def as_matrix(J: Jacobian) -> Matrix:
     return blocks.reshape(c * k, c * k)
 
 
-def times(J: Jacobian, v: Inexact[Array, "m"]) -> Inexact[Array, "m"]:
-    """`J v`, a tangent `[m]` pushed through a Jacobian of any structure."""
-    if J.ndim == 1:
-        return J * v
-    if J.ndim == 2:
-        return J @ v
-    return jnp.sum(J * v.reshape(J.shape[1:])[None], axis=1).reshape(-1)
-
-
 def times_diagonal(J: Jacobian, d: Inexact[Array, "m"]) -> Jacobian:
     """`J diag(d)`: the structure stays what it is."""
     if J.ndim == 1:

@@ -9,8 +9,9 @@ import pytest
 from helpers import CELLS, READOUTS, inputs, instance, named, states, stirred
 
 import dsrecon
-from dsrecon.cell import AbstractCell, Restart, Restarted, as_matrix, check_linearise, times, times_diagonal
+from dsrecon.cell import AbstractCell, Restart, Restarted, as_matrix, check_linearise, times_diagonal
 from dsrecon.evolve import evolve
+from dsrecon.kernels.structure import apply
 from dsrecon.measures import lyapunov_spectrum
 from dsrecon.modelfile import read_module, write_module
 from dsrecon.models import GRU, LSTM, ParaGRU, ParaLSTM, RecurrentHighway, TanhRNN
@@ -198,7 +199,7 @@ def test_blocks_are_component_major(c, k):
         M[i * k + l, j * k + l] = blocks[i, j, l]
     for J, dense in ((blocks, M), (v, np.diag(v)), (jnp.asarray(M), M)):
         assert np.array_equal(as_matrix(J), dense)
-        np.testing.assert_allclose(times(J, d), dense @ d, rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(apply(J, d), dense @ d, rtol=1e-13, atol=1e-14)
         scaled = times_diagonal(J, d)
         assert scaled.shape == J.shape
         np.testing.assert_allclose(as_matrix(scaled), dense @ np.diag(d), rtol=1e-13)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsrecon._types import Inputs
-from dsrecon.cell import AbstractCell, times
+from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
 from dsrecon.kernels.recurrence import contract
+from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
 
 
@@ -81,5 +82,4 @@ def _pulled(cell: AbstractCell, before: Array, inputs: Inputs, g: Array, engine:
     J = jax.vmap(lambda z, s: cell.linearise(z, s)[1])(before, inputs)
     _, pull = jax.vjp(lambda b: linear_scan(J, b, engine=engine), jnp.zeros_like(g))
     (ls,) = pull(g)
-    first = J[0] if J.ndim == 2 else jnp.swapaxes(J[0], 0, 1)
-    return ls, times(first, ls[0])
+    return ls, apply(J[0], ls[0], transpose=True)
