@@ -12,9 +12,15 @@ from dsrecon.models.gated import RecurrentHighway as RecurrentHighway
 from dsrecon.models.gated import TanhRNN as TanhRNN
 from dsrecon.models.hierarchical import Hierarchical as Hierarchical
 from dsrecon.models.hierarchical import Individual as Individual
+from dsrecon.models.linear import DLinear as DLinear
+from dsrecon.models.linear import LinearForecaster as LinearForecaster
+from dsrecon.models.naive import Parrot as Parrot
+from dsrecon.models.naive import SeasonalNaive as SeasonalNaive
+from dsrecon.models.pgn import PGN as PGN
 from dsrecon.models.plrnn import PLRNN as PLRNN
 from dsrecon.models.plrnn import MeanCentredPLRNN as MeanCentredPLRNN
 from dsrecon.models.shallow import ClippedShallowPLRNN as ClippedShallowPLRNN
 from dsrecon.models.shallow import ShallowPLRNN as ShallowPLRNN
 from dsrecon.models.structured import ParaGRU as ParaGRU
 from dsrecon.models.structured import ParaLSTM as ParaLSTM
+from dsrecon.models.tpgn import TPGN as TPGN

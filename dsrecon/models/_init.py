@@ -34,8 +34,13 @@ def offset(h: Float[Array, "m"], C: Float[Array, "m k"] | None, s: Inexact[Array
 
 def check_sizes(*, input_size: int, **sizes: int) -> None:
     """Raise `ValueError` unless every size is at least 1 (the input's at least 0)."""
+    at_least_one(**sizes)
+    if input_size < 0:
+        raise ValueError(f"input_size must be at least 0: got {input_size}.")
+
+
+def at_least_one(**sizes: int) -> None:
+    """Raise `ValueError` for a size below 1, by its name."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1: got {size}.")
-    if input_size < 0:
-        raise ValueError(f"input_size must be at least 0: got {input_size}.")

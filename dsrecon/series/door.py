@@ -19,6 +19,7 @@ def as_series(
     time_step: float | None = None,
     names: Sequence[str] | None = None,
     resample: float | None = None,
+    calendar: bool = False,
 ) -> Series:
     """Any series that a user has, checked and in one form. NaN is a value that was not observed.
 
@@ -30,6 +31,8 @@ def as_series(
     - `names`: names of the variables, where the data do not say (default `x0, x1, ...`).
     - `resample`: put the samples on equidistant times, this far apart, in the unit of the times (seconds for
       dates); how is said in `dsrecon.series.resample`. Without it, times that are not equidistant are refused.
+    - `calendar`: take dates that follow a calendar (months, quarters, working days) as one step apart each, where
+      pandas can tell which one from the dates.
 
     **Returns:** a `Series`.
 
@@ -38,7 +41,7 @@ def as_series(
     Each names what came in.
     """
     if isinstance(data, Series):
-        return data if resample is None else as_series(data.to_xarray(), resample=resample)
+        return data if resample is None else as_series(data.to_xarray(), resample=resample, calendar=calendar)
     if several(data):
         raise ValueError(f"data must be one series here: got a {type(data).__name__} of {len(data)} trials.")
     if isinstance(data, xr.Dataset):
@@ -73,7 +76,7 @@ def as_series(
         every = np.arange(len(values)) * (time_step or 1.0) if times is None else times
         values, times = resampled(values, _increasing(every, unit)[0], resample)
         time_step = None
-    clock = Clock(1.0 if time_step is None else time_step) if times is None else _clock(times, unit)
+    clock = Clock(1.0 if time_step is None else time_step) if times is None else _clock(times, unit, calendar)
     if time_step is not None and not np.isclose(clock.time_step, time_step, rtol=1e-3, atol=0):
         raise ValueError(f"time_step={time_step} contradicts the times of data, {clock.time_step} apart.")
     return Series(values, names, clock, tuple(units or [""] * len(names)))
@@ -140,7 +143,7 @@ def _increasing(times: np.ndarray, unit: str) -> tuple[np.ndarray, str]:
     return times, unit
 
 
-def _clock(times: np.ndarray, unit: str) -> Clock:
+def _clock(times: np.ndarray, unit: str, calendar: bool) -> Clock:
     times, unit = _increasing(times, unit)
     dates = np.issubdtype(times.dtype, np.datetime64)
     seconds = elapsed(times)
@@ -149,6 +152,10 @@ def _clock(times: np.ndarray, unit: str) -> Clock:
     rounding = 0.0 if dates else 4 * np.spacing(np.abs(times).max().astype(times.dtype))
     usual = float(np.median(gaps))
     uneven = np.abs(gaps - usual) > 1e-3 * usual + float(rounding)
+    if uneven.any() and calendar and dates:
+        name = pd.infer_freq(pd.DatetimeIndex(times)) if len(times) > 2 else None
+        if name is not None:
+            return Clock(step, str(times[0]), "datetime", name)
     if uneven.any():
         i = int(np.argmax(np.abs(gaps - usual))) + 1
         raise ValueError(

@@ -15,6 +15,7 @@ def as_trials(
     time_step: float | None = None,
     names: Sequence[str] | None = None,
     resample: float | None = None,
+    calendar: bool = False,
 ) -> tuple[Series, ...]:
     """One series, or a list of them (trials of one system, of any lengths), each checked as by `as_series`.
 
@@ -27,7 +28,7 @@ def as_trials(
     trials = []
     for i, one in enumerate(given):
         try:
-            trials.append(as_series(one, time_step=time_step, names=names, resample=resample))
+            trials.append(as_series(one, time_step=time_step, names=names, resample=resample, calendar=calendar))
         except ValueError as error:
             raise ValueError(f"trial {i}: {error}" if len(given) > 1 else str(error)) from error
     first = trials[0]
@@ -108,15 +109,12 @@ def aligned(inputs: Series, clock: Clock, rows: int, trial: int = 0) -> Series:
 
 def _offset(inputs: Clock, series: Clock) -> int:
     """Row of the inputs at the time of row 0 of the series."""
-    if isinstance(inputs.origin, str) and isinstance(series.origin, str):
-        gap = (np.datetime64(series.origin, "ns") - np.datetime64(inputs.origin, "ns")) / np.timedelta64(1, "s")
-    elif isinstance(inputs.origin, str) or isinstance(series.origin, str):
+    if isinstance(inputs.origin, str) != isinstance(series.origin, str):
         raise ValueError("inputs and series must both have dates, or both numbers, for times: got one of each.")
-    else:
-        gap = series.origin - inputs.origin
-    rows = float(gap) / series.time_step
-    if abs(rows - round(rows)) > 1e-3:
+    rows = inputs.row(series.origin)
+    if not abs(rows - np.round(rows)) <= 1e-3:
         raise ValueError(
-            f"inputs must be sampled at the times of the series: they are {abs(rows - round(rows)):.3g} steps apart."
+            "inputs must be sampled at the times of the series: the series begins between two of them, at "
+            f"{series.origin} where theirs begin at {inputs.origin}."
         )
     return round(rows)

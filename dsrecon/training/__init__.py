@@ -2,6 +2,9 @@
 
 from dsrecon.training.adaptive import Adaptive as Adaptive
 from dsrecon.training.adaptive import scheduled as scheduled
+from dsrecon.training.ahead import absolute as absolute
+from dsrecon.training.ahead import forecasting as forecasting
+from dsrecon.training.ahead import squared as squared
 from dsrecon.training.conditioned import FamilyModel as FamilyModel
 from dsrecon.training.conditioned import by_context as by_context
 from dsrecon.training.conditioned import by_trial as by_trial

@@ -70,6 +70,7 @@ def fit(
     gradient: Gradient = of_batch,
     evaluate: Evaluate | None = None,
     every: int | None = None,
+    patience: int | None = None,
     threads: int | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -90,6 +91,8 @@ def fit(
     - `key`: one key, or keys `[r]`: one a member. A member trains as it would alone with its key.
     - `evaluate`: `models -> {"score": [r], ...}`; takes the runs of a group stacked (one run: a leading axis of 1).
       The model with the smallest `score` is returned, run by run. Without it, the last one.
+    - `patience`: a run is over once so many evaluations in a row have brought it no better score; the fit ends with the
+      last of its runs, or after `steps`.
     - `threads`: runs are shared out among this many host threads (default: as many as the CPU has and divide them).
     - `progress`: show a bar (default: on a terminal or in a notebook).
     - `checkpoint`: a file that holds where the fit stands; written after the compiled calls (less often where writing
@@ -111,12 +114,15 @@ def fit(
 
     **Returns:** `(model, History)`: the model in the form it came in.
 
-    **Raises:** `ValueError` for `steps` or `every` below 1, leaves without the ensemble's axis, other scores, a
+    **Raises:** `ValueError` for `steps`, `every` or `patience` below 1, patience without `evaluate`, leaves without the ensemble's axis, other scores, a
     checkpoint that is damaged or of another fit; `OSError` that names the checkpoint where it cannot be written.
     """
     keys, single = _as_keys(key)
     if steps < 1 or (every is not None and every < 1):
         raise ValueError(f"steps and every must be at least 1: got {steps} and {every}.")
+    if patience is not None and (patience < 1 or evaluate is None):
+        wanted = "at least 1" if patience < 1 else "given together with evaluate, whose scores it goes by"
+        raise ValueError(f"patience must be {wanted}: got {patience}.")
     model, state = _stacked(model, state, len(keys), single)
     free, fixed = eqx.partition(model, eqx.is_inexact_array)
     fixed, static = eqx.partition(fixed, eqx.is_array)
@@ -128,13 +134,15 @@ def fit(
 
     lengths = [chunk] * (steps // chunk) + ([steps % chunk] if steps % chunk else [])
 
+    limit = None if patience is None else patience * chunk
     reached, store = Progress.begun([run for run, _ in groups]), None
     if checkpoint is not None:
         facts = {"steps": steps, "every": chunk, "runs": len(keys), "identity": identity, "evaluate": bool(evaluate)}
+        facts |= {} if patience is None else {"patience": patience}
         store = Checkpoint(checkpoint, fingerprint(facts, start, recipe))
         reached = store.read(reached)
     bar = _bar(steps, reached.done, progress)
-    reached, interrupted = _train(reached, groups, recipe, lengths, evaluate, store, bar)
+    reached, interrupted = _train(reached, groups, recipe, lengths, evaluate, limit, store, bar)
 
     best = joined(reached.best)
     model = eqx.combine(*parted(best.free, [free]), fixed, static)
@@ -160,13 +168,17 @@ def _train(
     recipe: Recipe,
     lengths: Sequence[int],
     evaluate: Evaluate | None,
+    limit: int | None,
     store: Checkpoint | None,
     bar: tqdm,
 ) -> tuple[Progress, bool]:
-    """Chunk by chunk to the end, or to the first Ctrl-C: where it came to, and whether it was interrupted."""
+    """Chunk by chunk to the end, or to the first Ctrl-C: where it came to, and whether it was interrupted.
+
+    `limit`: updates without a better score after which a run is over.
+    """
     steps, interrupted = sum(lengths), False
     todo = [n for n, end in zip(lengths, np.cumsum(lengths), strict=True) if end > reached.done]
-    if _over(reached, steps):
+    if _over(reached, steps, limit):
         return reached, False
     try:
         begun = time.perf_counter()
@@ -183,12 +195,12 @@ def _train(
                     interrupted = True
                     bar.set_postfix_str("interrupted: this chunk is the last; Ctrl-C again drops it")
                     results = _finished(futures)
-                reached = reached.advanced(n, results, time.perf_counter() - begun)
+                reached = reached.advanced(n, results, time.perf_counter() - begun, limit)
                 if store is not None:
                     store.write(reached)
                 bar.update(n)
                 bar.set_postfix_str(_postfix(reached.traces[-1]["loss"], reached.scores), refresh=False)
-                if interrupted or _over(reached, steps):
+                if interrupted or _over(reached, steps, limit):
                     break
     except KeyboardInterrupt:
         # `reached` is only ever replaced as a whole, so it is whole; a second Ctrl-C goes on out
@@ -197,11 +209,11 @@ def _train(
         interrupted = True
     if store is not None:
         store.write(reached, now=True)
-    return reached, interrupted and not _over(reached, steps)
+    return reached, interrupted and not _over(reached, steps, limit)
 
 
-def _over(reached: Progress, steps: int) -> bool:
-    return reached.done >= steps or bool((reached.failed_at >= 0).all())
+def _over(reached: Progress, steps: int, limit: int | None) -> bool:
+    return reached.done >= steps or bool(((reached.failed_at >= 0) | reached.stalled(limit)).all())
 
 
 def _advance(program, reached: Progress, groups, recipe: Recipe, evaluate: Evaluate | None) -> Callable[[int], Any]:

@@ -21,8 +21,11 @@ class Best(NamedTuple):
     score: np.ndarray
     at: np.ndarray
 
-    def offered(self, run: Run, found: dict[str, np.ndarray] | None, done: int) -> "Best":
-        """The better of these and of the parameters after `done` updates, run by run, by the scores `found` of them."""
+    def offered(self, run: Run, found: dict[str, np.ndarray] | None, done: int, over: np.ndarray) -> "Best":
+        """The better of these and of the parameters after `done` updates, run by run, by the scores `found` of them.
+
+        Runs that are `over` `[r]` keep what they have.
+        """
         failed_at = np.asarray(run.failed_at)
         if found is None:
             better, score = np.ones(len(self.at), bool), self.score
@@ -34,8 +37,8 @@ class Best(NamedTuple):
                     f"{ {k: np.shape(v) for k, v in found.items()} }."
                 )
             unscored = np.isinf(self.score) & ~np.isfinite(score)
-            better = (score < self.score) | unscored
-            score = np.where(score < self.score, score, self.score)
+            better = ((score < self.score) | unscored) & ~over
+            score = np.where((score < self.score) & ~over, score, self.score)
 
         def choose(new, old):
             return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -69,11 +72,18 @@ class Progress(NamedTuple):
         return Progress(tuple(runs), tuple(best))
 
     def advanced(
-        self, length: int, results: Sequence[tuple[Run, dict[str, np.ndarray], Any]], seconds: float
+        self,
+        length: int,
+        results: Sequence[tuple[Run, dict[str, np.ndarray], Any]],
+        seconds: float,
+        limit: int | None = None,
     ) -> "Progress":
         """After `length` updates more, which gave `(run, {name: [r, length]}, scores or None)` for every group."""
         done = self.done + length
-        best = [old.offered(run, found, done) for old, (run, _, found) in zip(self.best, results, strict=True)]
+        best = [
+            old.offered(run, found, done, _stalled(old, self.done, limit))
+            for old, (run, _, found) in zip(self.best, results, strict=True)
+        ]
         traces = {k: np.concatenate([facts[k] for _, facts, _ in results]).T for k in results[0][1]}
         evaluated = [found for *_, found in results if found is not None]
         scores = [{k: np.concatenate([f[k] for f in evaluated]) for k in evaluated[0]}] if evaluated else []
@@ -91,10 +101,18 @@ class Progress(NamedTuple):
         """All traces from the first update on: name to `[u, r]`."""
         return {k: np.concatenate([t[k] for t in self.traces]) for k in self.traces[0]} if self.traces else {}
 
+    def stalled(self, limit: int | None) -> np.ndarray:
+        """Which runs have had `limit` updates without a better score: `[r]`; none without a limit."""
+        return np.concatenate([_stalled(best, self.done, limit) for best in self.best])
+
     @property
     def failed_at(self) -> np.ndarray:
         """Update at which each run stopped, -1 for those that go on: `[r]`."""
         return np.concatenate([np.asarray(run.failed_at) for run in self.runs])
+
+
+def _stalled(best: Best, done: int, limit: int | None) -> np.ndarray:
+    return np.zeros(len(best.at), bool) if limit is None else done - best.at >= limit
 
 
 def joined(groups: Sequence[PyTree]) -> PyTree:

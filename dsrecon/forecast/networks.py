@@ -1,0 +1,186 @@
+"""Forecasters that are trained by gradients: TPGN, NLinear, DLinear."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from dsrecon._types import Key
+from dsrecon.forecast.estimator import AbstractEstimator, Learned
+from dsrecon.forecast.run import Members, errors
+from dsrecon.forecast.task import Task
+from dsrecon.forecaster import AbstractForecaster
+from dsrecon.models import TPGN, DLinear, LinearForecaster
+from dsrecon.training import Windows, absolute, fit, forecasting, squared
+
+EPOCH = 1000
+"""Updates at most between two looks at the validation windows."""
+
+
+class Training(eqx.Module):
+    """How a forecaster is trained: Adam on windows drawn at random, until the validation error stops falling.
+
+    - `epochs`: as many windows as there are, so many times, at most; after each (at most 1,000 updates) the validation
+      windows are looked at, and `patience` looks without a better error are the end. The best state is kept.
+    - `batch` windows an update. `learning_rate` in the first two epochs, then `decay` times the last one's.
+    - `weight_decay`: of AdamW. `error`: what is minimised, `squared` or `absolute`.
+    """
+
+    epochs: int = 25
+    patience: int = 5
+    batch: int = 32
+    learning_rate: float = 1e-3
+    decay: float = 0.9
+    weight_decay: float = 0.0
+    error: Callable[[Array], Array] = squared
+
+    def __check_init__(self):
+        for name in ("epochs", "patience", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}.")
+        if not (self.learning_rate > 0 and 0 < self.decay <= 1 and self.weight_decay >= 0):
+            raise ValueError(
+                "learning_rate must be positive, decay in (0, 1] and weight_decay at least 0: got "
+                f"{self.learning_rate}, {self.decay} and {self.weight_decay}."
+            )
+
+
+def trained(
+    make: Callable[[Key], AbstractForecaster],
+    task: Task,
+    training: Training,
+    members: int,
+    *,
+    key: Key,
+    threads: int | None,
+    progress: bool | None,
+) -> Learned:
+    """`members` forecasters from as many seeds, trained at once.
+
+    **Raises:** `ValueError` for members below 1; `RuntimeError` where one of them did not stay finite.
+    """
+    if members < 1:
+        raise ValueError(f"members must be at least 1: got {members}.")
+    batch = min(training.batch, task.windows)
+    every = max(task.windows // batch, 1)
+    epochs = np.full(training.epochs, every)
+    updates, look = int(epochs.sum()), min(every, EPOCH)
+
+    def rate(count: Array) -> Array:
+        return training.learning_rate * training.decay ** jax.numpy.maximum(count // every - 1, 0)
+
+    optimiser = optax.adamw(rate, weight_decay=training.weight_decay) if training.weight_decay else optax.adam(rate)
+    sampler = Windows(
+        task.x, length=task.lookback + task.horizon - 1, batch=batch, trials=task.trials, mask=task.mask, s=task.s
+    )
+    keys = jax.random.split(key, (2, members))
+    start = eqx.filter_vmap(make)(keys[0])
+    held = task.held
+
+    def judged(models) -> dict[str, np.ndarray]:
+        group = Members.of(models, len(jax.tree.leaves(eqx.filter(models, eqx.is_array))[0]))
+        return {"score": np.asarray(errors(group, held.x, held.s, held.mask, held.starts, task.known, training.error))}
+
+    with jax.numpy_dtype_promotion("standard"):
+        model, history = fit(
+            start,
+            forecasting(task.known, training.error),
+            sampler,
+            optimiser,
+            steps=updates,
+            every=look,
+            key=keys[1],
+            evaluate=None if held is None else judged,
+            patience=None if held is None else training.patience,
+            threads=threads,
+            progress=progress,
+        )
+    failed = np.flatnonzero(history.failed_at >= 0)
+    if len(failed):
+        raise RuntimeError(
+            f"{len(failed)} of {members} members turned non-finite, the first at update {history.failed_at[failed[0]]}. "
+            f"Take a smaller learning rate than {training.learning_rate:g}."
+        )
+    best = (history.best_at / every).round(2).tolist()
+    notes = {
+        "members": (members, "given"),
+        "epochs": (best, "until the validation error stopped falling" if held else "all of them: no validation"),
+        "seconds": ([round(history.compile_seconds, 2), round(history.seconds, 2)], "to compile, and to train"),
+    }
+    if held is not None:
+        notes["validation_error"] = (history.scores["score"].min(0).tolist(), "smallest, of each member")
+    return Learned(Members.of(model, members), notes)
+
+
+class TPGNEstimator(AbstractEstimator):
+    """Fits `dsrecon.models.TPGN`, an ensemble of `members` from as many seeds.
+
+    - `lookback`, `period`: found from the series where not given. `width`: units of each branch.
+    - `normalise`: each window has mean 0 and variance 1. `marks`: time marks beside the series, where it has dates.
+    - `training`: see `Training`; the default is the published protocol.
+    """
+
+    lookback: int | None = None
+    period: int | None = None
+    width: int = 8
+    normalise: bool = True
+    marks: bool = True
+    members: int = 1
+    training: Training = Training()
+    covariates = True
+
+    def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
+        def make(key: Key) -> TPGN:
+            return TPGN(
+                task.lookback,
+                task.horizon,
+                period=task.period,
+                channels=task.channels,
+                width=self.width,
+                past_size=task.beside,
+                known_size=task.known,
+                normalise=self.normalise,
+                key=key,
+            )
+
+        return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
+
+
+class NLinearEstimator(AbstractEstimator):
+    """Fits `dsrecon.models.LinearForecaster` with the window's last value as level, by gradients (NLinear)."""
+
+    lookback: int | None = None
+    period: int | None = None
+    members: int = 1
+    training: Training = Training()
+    marks = False
+    covariates = False
+
+    def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
+        def make(key: Key) -> LinearForecaster:
+            return LinearForecaster(task.lookback, task.horizon, channels=task.channels, level="last", key=key)
+
+        return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
+
+
+class DLinearEstimator(AbstractEstimator):
+    """Fits `dsrecon.models.DLinear`, by gradients."""
+
+    lookback: int | None = None
+    period: int | None = None
+    members: int = 1
+    training: Training = Training()
+    marks = False
+    covariates = False
+
+    def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
+        def make(key: Key) -> DLinear:
+            return DLinear(task.lookback, task.horizon, channels=task.channels, key=key)
+
+        return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
+
+
+__all__ = ["DLinearEstimator", "NLinearEstimator", "TPGNEstimator", "Training", "absolute", "squared"]
