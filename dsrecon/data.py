@@ -20,6 +20,7 @@ def read_series(
     columns: Sequence[str] | None = None,
     time_step: float | None = None,
     resample: float | None = None,
+    calendar: bool = False,
 ) -> Series:
     """A series from a file, checked as `as_series` does.
 
@@ -31,6 +32,7 @@ def read_series(
       `[time, variable]`).
     - `columns`: variables to take, by name (of a `.npy` file: `x0`, `x1`, ...); all by default.
     - `time_step`: time between samples, where the file has no times; `resample`: as in `as_series`.
+    - `calendar`: take months, quarters and working days as steps, as in `as_series`.
 
     **Raises:** `FileNotFoundError`; `ValueError` for another kind of file, an unknown or empty choice of columns,
     a file that cannot be read as its ending says, and all that `as_series` refuses.
@@ -43,7 +45,8 @@ def read_series(
         raise ValueError(f"{path.name} must end in one of {', '.join(readers)}: got {path.suffix or 'no ending'!r}.")
     if columns is not None and not columns:
         raise ValueError("columns must name at least one column: got none.")
-    return as_series(readers[path.suffix.lower()](path, columns), time_step=time_step, resample=resample)
+    data = readers[path.suffix.lower()](path, columns)
+    return as_series(data, time_step=time_step, resample=resample, calendar=calendar)
 
 
 def _chosen(found: Sequence[str], columns: Sequence[str] | None, path: Path) -> list[str]:

@@ -99,3 +99,12 @@ def test_empty_cells_are_missing_and_lost_rows_come_back_by_resampling(table, tm
     values = read_series(tmp_path / "e.csv", resample=0.5).values
     assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [3, 7, 8]
     assert np.flatnonzero(np.isnan(values[:, 1])).tolist() == [7, 8]
+
+
+def test_months_are_steps_where_a_calendar_is_asked_for(tmp_path):
+    months = pd.date_range("2019-01-01", periods=15, freq="MS")
+    pd.DataFrame({"date": months, "u": np.arange(15.0)}).to_csv(tmp_path / "m.csv", index=False)
+    with pytest.raises(ValueError, match="equidistant"):
+        read_series(tmp_path / "m.csv")
+    clock = read_series(tmp_path / "m.csv", calendar=True).clock
+    np.testing.assert_array_equal(clock.times(2, 15), np.array(["2020-04-01", "2020-05-01"], "datetime64[ns]"))

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from dsrecon.forecast.intervals import AbstractIntervals, Conformal, check_levels
-from dsrecon.forecast.predictor import Predictor
+from dsrecon.forecast.predictor import LEVELS, Predictor
 from dsrecon.forecast.run import forecasts
 from dsrecon.forecast.task import as_panel
 from dsrecon.measures.forecasts import crps, mae, mse, smape
@@ -96,7 +96,7 @@ def backtest(
             f"the test part must hold a whole window: it has {max(rows - begin, 0)} rows from row {begin} of {rows} on, the "
             f"horizon is {horizon}. Say where it begins (start=), or give more data."
         )
-    true = given.series.values if raw.names == given.series.names else given.series.values
+    true = given.series.values
     scaler, calibrated = given.scaler, predictor.errors is not None or not isinstance(intervals, Conformal)
     levels = check_levels(LEVELS if levels is None else levels) if calibrated else check_levels(levels or ())
     if levels and not calibrated:
@@ -116,6 +116,7 @@ def backtest(
         members = forecasts(predictor.members, padded, s, at, predictor.known_columns)[:, :, :horizon]
         y = true[at[:, None] + lookback + np.arange(horizon)]
         point = scaler.unscale(members.mean(0))
+        point = np.where(np.isfinite(point), point, np.inf)  # a forecast that diverged is infinitely wrong
         found = {"mse": mse(y, point), "mae": mae(y, point), "smape": smape(y, point)}
         found["mase"] = found["mae"] / scaler.std / predictor.naive
         found["mse_scaled"] = found["mse"] / scaler.std**2
@@ -144,9 +145,6 @@ def backtest(
         coords["interval"] = [float(f"{h - l:.6g}") for l, h in pairs]
     scores = xr.Dataset(data, coords, {"windows": len(starts)})
     return Backtest(scores, _kept(kept, given.series, starts, lookback, levels, predictor) if keep else None, len(starts))
-
-
-LEVELS = (0.05, 0.95)
 
 
 def _kept(kept, series: Series, starts, lookback: int, levels, predictor: Predictor) -> xr.Dataset:

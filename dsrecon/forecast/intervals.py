@@ -8,6 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 
+STILL = 1e-3
+"""Least standard deviation of a window's past, in that of the series: a constant stretch has a scale too."""
+
+
 class Errors(eqx.Module):
     """Errors `y - f` of the validation windows, `[c, h, n]` (NaN where nothing was observed), and `spread` `[c, n]`, the
     standard deviation of each window's past; both in the units of the model."""
@@ -42,8 +46,8 @@ class Conformal(AbstractIntervals):
     share it names if the windows to come are exchangeable with those of the validation. A series that drifts is not:
     what it covered is measured by `backtest`.
 
-    - `scaled`: errors count in units of the window's own standard deviation, so that a calm stretch has narrower
-      intervals.
+    - `scaled`: errors count in units of the standard deviation of the window's past (the default), so that a calm stretch
+      has narrower intervals; `False` for errors as they are.
 
     **Raises:** `ValueError` for a predictor without validation, or levels too far out for that many windows.
 
@@ -51,7 +55,7 @@ class Conformal(AbstractIntervals):
     *Conformal time-series forecasting*, NeurIPS.
     """
 
-    scaled: bool = False
+    scaled: bool = True
 
     def quantiles(
         self,
@@ -64,8 +68,7 @@ class Conformal(AbstractIntervals):
             raise ValueError("intervals need the errors of validation windows: fit with validation above 0.")
         values, unit = errors.values, np.ones_like(spread)
         if self.scaled:
-            least = 1e-6 + 0 * errors.spread
-            values, unit = values / np.maximum(errors.spread, least)[:, None], np.maximum(spread, 1e-6)
+            values, unit = values / np.maximum(errors.spread, STILL)[:, None], np.maximum(spread, STILL)
         order = np.sort(values, 0)  # NaN last
         count = np.isfinite(order).sum(0)
         mean, out = members.mean(0), []

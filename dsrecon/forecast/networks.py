@@ -77,7 +77,7 @@ def trained(
         task.x, length=task.lookback + task.horizon - 1, batch=batch, trials=task.trials, mask=task.mask, s=task.s
     )
     keys = jax.random.split(key, (2, members))
-    start = eqx.filter_vmap(make)(keys[0])
+    start = eqx.filter_jit(eqx.filter_vmap(make))(keys[0])  # one compilation instead of one an operation
     held = task.held
 
     def judged(models) -> dict[str, np.ndarray]:

@@ -96,7 +96,7 @@ class Predictor(eqx.Module):
         **Returns:** a Dataset along `time` and `variable`, in the units of the data: `forecast`, and `quantiles` along
         `quantile` too. Coordinates: `lead` (steps ahead, from 1), `issue_time` (of the last row of the context).
 
-        **Raises:** `ValueError` for other variables, another time step, a context that is too short or has gaps, and
+        **Raises:** `RuntimeError` for a forecast that is not finite; `ValueError` for other variables, another time step, a context that is too short or has gaps, and
         covariates that are missing, end before the horizon, or are not wanted.
         """
         self._check_beside(known, seen)
@@ -111,6 +111,9 @@ class Predictor(eqx.Module):
         found = forecasts(self.members, given.x, given.s, start, self.known_columns)
         levels = check_levels(LEVELS if levels is None and self.errors is not None else levels or ())
         point = given.scaler.unscale(found.mean(0)[0])
+        if not np.isfinite(point).all():
+            step = int(np.argmax(~np.isfinite(point).all(1))) + 1
+            raise RuntimeError(f"the forecast is not finite from {step} steps ahead on: the model has diverged.")
         data = {"forecast": (("time", "variable"), point)}
         if levels:
             spread = np.asarray(given.x[-self.lookback :]).std(0)[None]

@@ -4,6 +4,7 @@ from dsrecon.models.alrnn import ALRNN as ALRNN
 from dsrecon.models.bounds import norm_bound as norm_bound
 from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
+from dsrecon.models.driven import CellForecaster as CellForecaster
 from dsrecon.models.experts import ExpertMixture as ExpertMixture
 from dsrecon.models.experts import GatedExperts as GatedExperts
 from dsrecon.models.gated import GRU as GRU

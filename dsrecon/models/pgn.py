@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dsrecon._types import Key
-from dsrecon.models._init import at_least_one, uniform
+from dsrecon.models._init import at_least_one, uniforms
 
 DENSE = 1 << 21
 """Largest matrix (entries) in which the taps are laid out; beyond it they are convolved."""
@@ -43,12 +43,14 @@ class PGN(eqx.Module):
 
     def __init__(self, input_size: int, width: int, window: int, *, key: Key):
         at_least_one(input_size=input_size, width=width, window=window)
-        key_W, key_h, key_V, key_v = jax.random.split(key, 4)
         before, both = window * input_size, input_size + width
-        self.W = uniform((width, input_size, window), before, key=key_W)
-        self.h = uniform((width,), before, key=key_h)
-        self.V = uniform((2 * width, both), both, key=key_V)
-        self.v = uniform((2 * width,), both, key=key_v)
+        self.W, self.h, self.V, self.v = uniforms(
+            ((width, input_size, window), before),
+            ((width,), before),
+            ((2 * width, both), both),
+            ((2 * width,), both),
+            key=key,
+        )
 
     def __call__(self, x: Float[Array, "t k"]) -> Float[Array, "t d"]:
         """The layer along a whole sequence."""

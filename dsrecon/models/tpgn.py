@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from dsrecon._types import Key
 from dsrecon.forecaster import AbstractForecaster
-from dsrecon.models._init import at_least_one, uniform
+from dsrecon.models._init import at_least_one, uniforms
 from dsrecon.models.pgn import PGN
 
 VARIANCE = 1e-5
@@ -19,11 +19,6 @@ class Linear(eqx.Module):
 
     W: Float[Array, "o i"]
     b: Float[Array, "o"]
-
-    def __init__(self, inputs: int, outputs: int, *, key: Key):
-        key_W, key_b = jax.random.split(key)
-        self.W = uniform((outputs, inputs), inputs, key=key_W)
-        self.b = uniform((outputs,), inputs, key=key_b)
 
     def __call__(self, u: Float[Array, "i c"]) -> Float[Array, "o c"]:
         return self.W @ u + self.b[:, None]
@@ -44,13 +39,13 @@ class Channel(eqx.Module):
     ahead: tuple[Linear, Linear] | None
 
     def __init__(self, rows: int, period: int, inputs: int, known: int, width: int, out: int, *, key: Key):
-        keys = jax.random.split(key, 7)
-        self.pgn = PGN(inputs, width, max(rows - 1, 1), key=keys[0])
-        self.rows = Linear(rows * width, width, key=keys[1])
-        self.within = Linear(period * inputs, width, key=keys[2])
-        self.across = Linear(rows * width, width, key=keys[3])
-        self.head = Linear(2 * width, out, key=keys[4])
-        self.ahead = (Linear(known, width, key=keys[5]), Linear(width, 1, key=keys[6])) if known else None
+        key_pgn, key_rest = jax.random.split(key)
+        self.pgn = PGN(inputs, width, max(rows - 1, 1), key=key_pgn)
+        sizes = [(rows * width, width), (period * inputs, width), (rows * width, width), (2 * width, out)]
+        sizes += [(known, width), (width, 1)] if known else []
+        drawn = uniforms(*((shape, i) for i, o in sizes for shape in ((o, i), (o,))), key=key_rest)
+        self.rows, self.within, self.across, self.head, *ahead = map(Linear, drawn[::2], drawn[1::2])
+        self.ahead = (ahead[0], ahead[1]) if known else None
 
     def __call__(self, u: Float[Array, "k r p"], future: Float[Array, "j h"] | None) -> Float[Array, "h"]:
         """One channel and what is known beside it, in rows of one period: the steps ahead."""

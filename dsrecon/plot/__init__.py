@@ -1,5 +1,8 @@
 """Figures: the only door to matplotlib. Each shows itself in a notebook; none needs pyplot or a display."""
 
+from dsrecon.plot.ahead import backtested as backtested
+from dsrecon.plot.ahead import compared as compared
+from dsrecon.plot.ahead import forecast as forecast
 from dsrecon.plot.canvas import PALETTE as PALETTE
 from dsrecon.plot.canvas import Drawing as Drawing
 from dsrecon.plot.canvas import save as save
