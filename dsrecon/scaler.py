@@ -32,6 +32,6 @@ class Scaler(eqx.Module):
         """Units of the data to units of the model, as a JAX array of the default float type."""
         return jnp.asarray((np.asarray(values, np.float64) - self.mean) / self.std, dtype=float)
 
-    def unscale(self, values: Float[Array, "*t n"]) -> np.ndarray:
+    def unscale(self, values: Float[Array, "*t n"] | Float[np.ndarray, "*t n"]) -> np.ndarray:
         """Units of the model to units of the data, float64 on the host."""
         return np.asarray(values, np.float64) * self.std + self.mean

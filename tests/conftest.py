@@ -1,5 +1,8 @@
 """Every test runs in float64 with strict promotion and shapes checked; what needs float32 asks for it."""
 
+import os
+from pathlib import Path
+
 from jaxtyping import install_import_hook
 
 with install_import_hook("dsrecon", "beartype.beartype"):
@@ -13,6 +16,15 @@ matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """What one worker has compiled no other compiles again: most of the time of these tests is compilation."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = Path(config.option.basetemp).parent / "compiled"  # pytest clears up the runs before the last three
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, AbstractPWLCell, Restart, Restarted
@@ -225,3 +226,14 @@ def named(row) -> str:
 
 PWL_CELLS = [r for r in CELLS if isinstance(eqx.filter_eval_shape(r.make, jax.random.key(0)), AbstractPWLCell)]
 """Rows whose cells are piecewise linear: under the laws of regions too."""
+
+TWINS = {
+    *(row.name for row in CELLS if f"{row.name}-driven" in {r.name for r in CELLS}),
+    *("mean-centred-driven", "clipped-dendritic-driven", "plain-shallow-driven", "tent", "skew-tent"),
+}
+"""Rows that another one stands for: the same cell without its input, and near relations."""
+
+
+def spread_over(rows):
+    """Rows as parameters of an expensive test: those that another one stands for are slow."""
+    return [pytest.param(row, marks=pytest.mark.slow if row.name in TWINS else (), id=row.name) for row in rows]

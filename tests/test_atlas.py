@@ -76,6 +76,7 @@ def test_a_member_is_the_same_run_alone(atlas):
     check_a_member_is_the_run_alone(atlas, 1e-10)
 
 
+@pytest.mark.slow
 def test_a_member_is_the_same_run_alone_in_single_precision(data, float32):
     # sums of a batched product are taken in another order, and a hundred updates carry that on
     check_a_member_is_the_run_alone(small(data), 1e-4)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CELLS, SOLVERS, inputs, instance, named, states
+from helpers import CELLS, SOLVERS, inputs, instance, named, spread_over, states
 
 from dsrecon._results import RESULTS
 from dsrecon.cell import AbstractCell, dense_jacobian
@@ -62,7 +62,7 @@ def direct():
     return of
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_a_run_is_a_plain_loop(row):
     cell, z, s = problem(row)
     one = eqx.filter_jit(cell)
@@ -75,7 +75,7 @@ def test_a_run_is_a_plain_loop(row):
         np.testing.assert_allclose(run.zs[t], z, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_the_direct_adjoint_is_a_finite_difference(row, direct):
     free, fixed = split(*problem(row))
     value = jax.jit(lambda free: measured(Sequential(), *eqx.combine(free, fixed)))
@@ -91,7 +91,7 @@ def test_the_direct_adjoint_is_a_finite_difference(row, direct):
         np.testing.assert_allclose((ends[0] - ends[1]) / (2 * eps), jnp.sum(v * slope), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_the_deferred_adjoint_is_the_direct_one(row, direct):
     found = gradient_of(lambda *x: measured(Sequential(), *x), *problem(row))
     same_trees(found, direct(row), rtol=1e-11, atol=1e-12)
@@ -106,7 +106,7 @@ def test_solvers_agree(solver, direct):
     same_trees(found, direct(ALRNN_ROW), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_a_batch_is_its_runs(row):
     cell, z, s = problem(row, BATCH)
     run = evolve(cell, z, s, steps=STEPS)
@@ -122,7 +122,7 @@ def mapped(cell, z, s):
     return jnp.sum(weights(z) * jnp.sin(zs))
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_gradients_of_a_batch_are_those_of_its_runs(row):
     case = problem(row, BATCH)
     batch = gradient_of(lambda *x: measured(Sequential(), *x), *case)

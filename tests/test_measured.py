@@ -142,6 +142,7 @@ def test_a_free_run_is_timed_from_the_first_complete_row(orbit):
     assert model.simulate(2, throw=False)["time"].values == pytest.approx([0.08, 0.09])
 
 
+@pytest.mark.slow
 def test_one_count_variable_is_embedded_too(orbit):
     rates = np.exp((orbit[:, :1] - orbit[:, :1].mean()) / orbit[:, :1].std())
     model = fitted(RNG.poisson(rates), families={"x0": "poisson"}, lag=15, dimension=3)

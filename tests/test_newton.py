@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import CELLS, PARALLEL, inputs, instance, named, states
+from helpers import CELLS, PARALLEL, inputs, instance, named, spread_over, states
 
 from dsrecon._results import RESULTS
 from dsrecon.cell import as_matrix
@@ -87,7 +87,7 @@ def agree(row, solver, loop):
     same_trees(slopes, wanted_slopes, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("row", CELLS, ids=named)
+@pytest.mark.parametrize("row", spread_over(CELLS))
 def test_newton_is_the_loop(row, loop):
     agree(row, PARALLEL[0], loop)
 

@@ -263,3 +263,27 @@ def test_a_shifted_clock_shows_later_times():
     for clock in (Clock(0.5, 3.0, "s"), Clock(90.0, "2024-02-01T06:00", "datetime")):
         assert np.array_equal(clock.shifted(4).times(3), clock.times(3, 4))
         assert clock.shifted(0) == clock
+
+
+@pytest.mark.parametrize("frequency", ["MS", "ME", "QS", "B", "YS", "W"])
+def test_a_calendar_has_steps_of_its_own(frequency):
+    index = pd.date_range("2019-11-05", periods=30, freq=frequency)
+    values = pd.Series(np.arange(30.0), index, name="x")
+    series = as_series(values, calendar=True)
+    clock = series.clock
+    assert (clock.times(30) == index.to_numpy()).all()
+    assert (clock.times(3, 29) == pd.date_range(index[29], periods=3, freq=frequency).to_numpy()).all()
+    later = clock.shifted(4)
+    assert (later.times(26) == index[4:].to_numpy()).all() and (later.times(1, -2) == index[2:3].to_numpy()).all()
+    assert clock.row(str(index[7])) == 7 and later.row(str(index[1])) == -3
+    if clock.frequency:
+        assert np.isnan(clock.row(str(index[7] + pd.Timedelta("1h"))))
+        with pytest.raises(ValueError, match="times must be equidistant"):
+            as_series(values)
+    assert as_series(series.to_xarray(), calendar=True).clock == clock
+
+
+def test_a_calendar_with_a_hole_is_refused():
+    index = pd.date_range("2020-01-01", periods=20, freq="MS").delete(7)
+    with pytest.raises(ValueError, match="times must be equidistant: the step before row"):
+        as_series(pd.Series(np.arange(19.0), index, name="x"), calendar=True)

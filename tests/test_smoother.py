@@ -122,7 +122,7 @@ def test_the_whole_batch_by_vmap(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("structure", ["diagonal", "dense"])
+@pytest.mark.parametrize("structure", ["diagonal", pytest.param("dense", marks=pytest.mark.slow)])
 def test_single_precision_over_a_long_expanding_sequence(structure, engine):
     """Stretches of 50 steps that expand and contract by up to 10 a step, t = 10^5, against double precision.
 

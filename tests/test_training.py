@@ -258,12 +258,12 @@ def members_match(make):
             assert np.abs(a - b[1]).max() < 1e-5 < np.abs(a - start[1]).max()
 
 
-@pytest.mark.parametrize("make", [alrnn, shallow])
+@pytest.mark.parametrize("make", [alrnn, pytest.param(shallow, marks=pytest.mark.slow)])
 def test_a_member_is_the_same_run_alone(make, optimiser_promotion):
     members_match(make)
 
 
-@pytest.mark.parametrize("make", [alrnn, shallow])
+@pytest.mark.parametrize("make", [pytest.param(alrnn, marks=pytest.mark.slow), shallow])
 def test_a_member_is_the_same_run_alone_in_single_precision(make, float32, optimiser_promotion):
     members_match(make)
 
@@ -510,3 +510,52 @@ def test_bad_arguments_of_fit_are_refused(options, message):
 def test_bad_rates_are_refused(arguments):
     with pytest.raises(ValueError, match="rates must be positive and steps at least 1: got"):
         radam(*arguments)
+
+
+def test_patience_ends_runs_one_by_one():
+    """Scores that stop falling at known evaluations: each run keeps its best before its patience ran out."""
+    falls = np.array([[5, 4, 3, 4, 4, 4, 1, 0], [5, 6, 4, 6, 3, 6, 6, 6]], float)  # by run and evaluation
+    looked = []
+
+    def evaluate(models):
+        looked.append(len(looked))
+        return {"score": falls[:, len(looked) - 1]}
+
+    model = jnp.zeros((2, 1))
+    found, history = fit(
+        model,
+        lambda w, state, batch, key: (jnp.sum(-w), (state, {})),
+        lambda key: None,
+        optax.sgd(1.0),
+        steps=16,
+        every=2,
+        key=jax.random.split(jax.random.key(0), 2),
+        evaluate=evaluate,
+        patience=3,
+        threads=1,
+    )
+    # run 0 is over after evaluation 6, three after its best; the score of 1 at the seventh no longer counts
+    assert history.best_at.tolist() == [6, 10] and found[:, 0].tolist() == [6, 10]
+    assert len(looked) == 8 and history.loss.shape == (16, 2)
+    looked.clear()
+    falls[1] = [5, 6, 6, 6, 0, 0, 0, 0]
+    _, history = fit(
+        model,
+        lambda w, state, batch, key: (jnp.sum(-w), (state, {})),
+        lambda key: None,
+        optax.sgd(1.0),
+        steps=16,
+        every=2,
+        key=jax.random.split(jax.random.key(0), 2),
+        evaluate=evaluate,
+        patience=3,
+        threads=1,
+    )
+    assert len(looked) == 6 and history.loss.shape == (12, 2) and history.best_at.tolist() == [6, 2]
+    assert not history.interrupted
+
+
+@pytest.mark.parametrize("options, message", [({"patience": 0}, "at least 1: got 0"), ({"patience": 2}, "evaluate")])
+def test_wrong_patience_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"patience must be .*{message}"):
+        fit(jnp.zeros(1), lambda *_: 0, lambda key: None, optax.sgd(1.0), steps=4, key=jax.random.key(0), **options)

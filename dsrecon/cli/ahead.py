@@ -31,11 +31,10 @@ from dsrecon.forecast.predictor import LEVELS
 from dsrecon.series import Series
 from dsrecon.symbolic.tables import netcdf
 
-
 WINDOWS = 19
 """Validation windows that a 90 % interval needs, at least."""
 
-UNSURE = f"No quantiles, as none were asked for or there are fewer than {WINDOWS} validation windows (--validation has more)."
+UNSURE = f"No quantiles: none were asked for, or there are fewer than {WINDOWS} validation windows (see --validation)."
 
 
 class Fill(StrEnum):
@@ -103,10 +102,10 @@ def forecast_file(
         fail(error)
     folder = made(out or Path(f"dsrecon-forecast-{file.stem}"))
     given = {"horizon": horizon, "validation": validation, "impute": None if impute is None else impute.value}
-    window = {"lookback": lookback, "period": period}
+    network = TPGNEstimator(lookback=lookback, period=period, members=members)  # pyright: ignore
     try:
         typer.echo(f"Fitting TPGN to {split.first:,} rows of {', '.join(split.series.names)} ...")
-        predictor = fitted(TPGNEstimator(**window, members=members), split, key=seed, **given)
+        predictor = fitted(network, split, key=seed, **given)
         predictor.save(folder / "forecaster.model")  # before anything else can fail
         if wanted is None:
             wanted = LEVELS if enough(predictor) else ()
@@ -146,17 +145,17 @@ def check_room(split: Split, horizon: int, validation: float, levels: Sequence[f
     left, rows = split.first - held, len(split.series.values)
     if left <= horizon:
         raise ValueError(
-            f"the series is too short: of {rows} rows {rows - split.first} are the test part and {held} the validation; "
-            f"the {max(left, 0)} left must be more than the horizon, {horizon}. Take a shorter --horizon, a smaller "
-            "--test or --validation, or more data."
+            f"the series is too short: of {rows} rows {rows - split.first} are the test part and {held} the "
+            f"validation; the {max(left, 0)} left must be more than the horizon, {horizon}. Take a shorter --horizon, "
+            "a smaller --test or --validation, or more data."
         )
     windows = held - horizon + 1 if held else 0
     for level in check_levels(levels):
         needed = int(np.ceil(1 / min(level, 1 - level) - 1e-9)) - 1
         if windows < needed:
             raise ValueError(
-                f"--levels {level:g} needs {needed} validation windows: there are {windows}. Take a level nearer to 1/2, or "
-                f"a larger --validation than {validation:g}."
+                f"--levels {level:g} needs {needed} validation windows: there are {windows}. Take a level nearer to "
+                f"1/2, or a larger --validation than {validation:g}."
             )
 
 
@@ -233,10 +232,10 @@ def tested(
     if split.first == len(split.series.values):
         return {}
     typer.echo(f"Forecasting the last {len(split.series.values) - split.first:,} rows as a test ...")
-    window = {"lookback": predictor.lookback, "period": predictor.period}
-    others: dict[str, AbstractEstimator] = {"seasonal naive": SeasonalNaiveEstimator(**window)}
+    lookback, period = predictor.lookback, predictor.period
+    others: dict[str, AbstractEstimator] = {"seasonal naive": SeasonalNaiveEstimator(lookback, period)}  # pyright: ignore
     if given["validation"]:
-        others["ridge"] = RidgeEstimator(**window)
+        others["ridge"] = RidgeEstimator(lookback, period)  # pyright: ignore
     found = {"TPGN": backtest(predictor, split.series, start=split.first, known=split.known, levels=levels, keep=False)}
     for name, estimator in others.items():
         other = fitted(estimator, split, **given)

@@ -15,11 +15,11 @@ SHOWN = ("mse", "mae", "mase", "smape", "crps")
 
 def score_rows(results: Mapping[str, Backtest]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Names of the scores, and a row of numbers a forecaster."""
-    tables = {name: result.table() for name, result in results.items()}
+    tables = {name: result.table().to_dict() for name, result in results.items()}
     first = next(iter(tables.values()))
-    names = [str(k) for k in first.index if k in SHOWN or str(k).startswith("coverage")]
+    names = [str(k) for k in first if k in SHOWN or str(k).startswith("coverage")]
     names.sort(key=lambda k: SHOWN.index(k) if k in SHOWN else len(SHOWN))
-    return names, [(name, *(_number(float(table[k])) for k in names)) for name, table in tables.items()]
+    return names, [(name, *(_number(table[k]) for k in names)) for name, table in tables.items()]
 
 
 def compared(results: Mapping[str, Backtest]) -> str:
@@ -68,8 +68,8 @@ def report(
     if "quantiles" in prediction:
         levels = ", ".join(f"{level:g}" for level in prediction["quantile"].values)
         lines += [
-            f"Quantiles ({levels}) are those of the errors on the validation windows (split conformal prediction): they "
-            "hold as far as the series goes on as it did there."
+            f"Quantiles ({levels}) are those of the errors on the validation windows (split conformal prediction): "
+            "they hold as far as the series goes on as it did there."
             + (" What the interval covered in the test part is in the table." if results else ""),
             "",
         ]
@@ -125,8 +125,8 @@ def beaten(results: Mapping[str, Backtest]) -> str:
     if errors[best] >= errors["TPGN"]:
         return ""
     return (
-        f"On the test part {best} had the smaller squared error, {errors[best] / errors['TPGN']:.2f} times that of TPGN: "
-        "the forecast is TPGN's nevertheless."
+        f"On the test part {best} had the smaller squared error, {errors[best] / errors['TPGN']:.2f} times that of "
+        "TPGN: the forecast is TPGN's nevertheless."
     )
 
 

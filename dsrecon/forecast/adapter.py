@@ -24,6 +24,9 @@ except ImportError as error:
 SHORT = Training(epochs=200, patience=40, batch=16, learning_rate=3e-3, decay=0.99)
 """Training on a few hundred rows, where an epoch is a handful of updates."""
 
+DEFAULT = TPGNEstimator(training=SHORT)  # pyright: ignore[reportCallIssue]
+"""What is fitted where no estimator is given."""
+
 FEWEST = 4
 """Rows that a window looks back on at least, where a part of the series is kept for validation."""
 
@@ -51,8 +54,8 @@ class SktimeForecaster(BaseForecaster):
 
     **Arguments:**
 
-    - `estimator`: what is fitted, such as `RidgeEstimator()`. `None`: `TPGNEstimator(training=SHORT)`, 200 epochs at
-      most at 16 windows an update, as many as short series need.
+    - `estimator`: what is fitted, such as `RidgeEstimator()`. `None`: `TPGNEstimator()` trained for up to 200
+      epochs of 16 windows an update, as short series need it (`DEFAULT`).
     - `horizon`: steps that the model forecasts; `None` for the largest of `fh`.
     - `validation`: share of the rows, at the end, that is not learned from; 0 for none, and no quantiles.
     - `impute`: what to do with missing values in `y`: refuse them (default), `"last"` or `"seasonal"`.
@@ -108,7 +111,7 @@ class SktimeForecaster(BaseForecaster):
         self.estimator = estimator
         self.horizon = horizon
         self.validation = validation
-        self.impute = impute
+        self.impute: Impute | None = impute
         self.seed = seed
         super().__init__()
         self._y = self._X = None  # sktime's checks read them, but its constructor sets them only to remember the data
@@ -126,7 +129,7 @@ class SktimeForecaster(BaseForecaster):
         if longest > horizon:
             raise ValueError(f"horizon must reach the last step of fh, {longest}: got {horizon}.")
         series = _series(y)
-        estimator = TPGNEstimator(training=SHORT) if self.estimator is None else self.estimator
+        estimator = DEFAULT if self.estimator is None else self.estimator
         estimator, validation = _suited(estimator, series.values, horizon, self.validation)
         self.predictor_ = estimator.fit(
             series,
@@ -141,10 +144,10 @@ class SktimeForecaster(BaseForecaster):
         return self
 
     def _update(self, y: pd.DataFrame, X: pd.DataFrame | None = None, update_params: bool = True) -> "SktimeForecaster":
-        rows = _after(self._cur_y, y)
-        beside = None if self._cur_X is None else _after(self._cur_X, X)
+        rows = _after(self._cur_y, y, "y")
+        beside = None if self._cur_X is None else _after(self._cur_X, X, "X")
         if update_params:
-            return self._fit(rows, beside, self._fh)
+            return self._fit(rows, beside, check_fh(self._fh))
         self._cur_y, self._cur_X = rows, beside
         return self
 
@@ -194,7 +197,7 @@ class SktimeForecaster(BaseForecaster):
         if self._cur_X is not None:
             steps = check_fh(np.arange(1, predictor.horizon + 1), freq=self._cutoff)
             index = self._cur_y.index[-lookback:].append(steps.to_absolute_index(self.cutoff))
-            known = _beside(_after(self._cur_X, X), index, context)
+            known = _beside(_after(self._cur_X, X, "X"), index, context)
         return predictor.predict(context, known=known, levels=levels)
 
     @classmethod
@@ -203,10 +206,13 @@ class SktimeForecaster(BaseForecaster):
         from dsrecon.forecast.baselines import RidgeEstimator, SeasonalNaiveEstimator
 
         quick = Training(epochs=2, patience=1)
+        network = TPGNEstimator(lookback=4, period=2, width=2, training=quick)  # pyright: ignore[reportCallIssue]
+        ridge = RidgeEstimator(penalty=1.0)  # pyright: ignore[reportCallIssue]
+        naive = SeasonalNaiveEstimator()  # pyright: ignore[reportCallIssue]
         return [
-            {"estimator": TPGNEstimator(lookback=4, period=2, width=2, training=quick)},
-            {"estimator": RidgeEstimator(penalty=1.0), "validation": 0.5, "impute": "last", "seed": 1},
-            {"estimator": SeasonalNaiveEstimator(), "horizon": 6, "validation": 0.0},
+            {"estimator": network},
+            {"estimator": ridge, "validation": 0.5, "impute": "last", "seed": 1},
+            {"estimator": naive, "horizon": 6, "validation": 0.0},
         ]
 
 
@@ -238,10 +244,12 @@ def _beside(X: pd.DataFrame, index: pd.Index, series: Series) -> Series:
     return Series(values, names, series.clock, ("",) * len(names))
 
 
-def _after(old: pd.DataFrame, new: pd.DataFrame | None) -> pd.DataFrame:
+def _after(old: pd.DataFrame, new: pd.DataFrame | None, name: str) -> pd.DataFrame:
     """Rows so far and new ones, which take the place of old ones at the same time."""
     if new is None:
         return old
+    if set(new.columns) != set(old.columns):
+        raise ValueError(f"{name} must hold the columns of the fit, {list(old.columns)}: got {list(new.columns)}.")
     both = pd.concat([old, new[list(old.columns)]])
     return both.loc[~both.index.duplicated(keep="last")].sort_index()
 

@@ -124,7 +124,9 @@ def backtest(
         told = np.empty((0, *point.shape))
         if levels:
             spread = x[at[:, None] + np.arange(lookback)].std(1)
-            cut = predictor.errors and type(predictor.errors)(predictor.errors.values[:, :horizon], predictor.errors.spread)
+            cut = predictor.errors and type(predictor.errors)(
+                predictor.errors.values[:, :horizon], predictor.errors.spread
+            )
             both = scaler.unscale(intervals.quantiles(members, spread, cut, (*GRID, *levels)))
             grid, told = both[: len(GRID)], both[len(GRID) :]
             found["crps"] = crps(y, np.moveaxis(grid, 0, -1), GRID)
@@ -141,10 +143,15 @@ def backtest(
     coords = {"lead": np.arange(1, horizon + 1), "variable": list(predictor.names)}
     data: dict[str, Any] = {k: (("lead", "variable"), v) for k, v in means.items() if not k.startswith("coverage")}
     if pairs:
-        data["coverage"] = (("interval", "lead", "variable"), np.stack([means[f"coverage {h - l:.6g}"] for l, h in pairs]))
+        data["coverage"] = (
+            ("interval", "lead", "variable"),
+            np.stack([means[f"coverage {h - l:.6g}"] for l, h in pairs]),
+        )
         coords["interval"] = [float(f"{h - l:.6g}") for l, h in pairs]
     scores = xr.Dataset(data, coords, {"windows": len(starts)})
-    return Backtest(scores, _kept(kept, given.series, starts, lookback, levels, predictor) if keep else None, len(starts))
+    return Backtest(
+        scores, _kept(kept, given.series, starts, lookback, levels, predictor) if keep else None, len(starts)
+    )
 
 
 def _kept(kept, series: Series, starts, lookback: int, levels, predictor: Predictor) -> xr.Dataset:
@@ -171,7 +178,9 @@ def _first(predictor: Predictor, series: Series, start: int | float | str | None
     if start is None:
         end = predictor.end
         if isinstance(end.origin, str) != isinstance(series.clock.origin, str):
-            raise ValueError("start must be given: the series and what the forecaster was fitted with do not share a clock.")
+            raise ValueError(
+                "start must be given: the series and what the forecaster was fitted with do not share a clock."
+            )
         return max(int(np.ceil(series.clock.row(end.origin) - 1e-6)), 0)
     if isinstance(start, str):
         if not isinstance(series.clock.origin, str):

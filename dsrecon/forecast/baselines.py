@@ -100,7 +100,9 @@ class RidgeEstimator(AbstractEstimator):
             score = float(errors(members, held.x, held.s, held.mask, held.starts, task.known, squared)[0])
             found.append((score, penalty, members))
         score, penalty, members = min(found, key=lambda one: one[0])
-        return Learned(members, {"penalty": (penalty, f"smallest squared error on the validation windows, {score:.4g}")})
+        return Learned(
+            members, {"penalty": (penalty, f"smallest squared error on the validation windows, {score:.4g}")}
+        )
 
 
 def _products(x: Float[np.ndarray, "t"], task: Task, level: Level, intercept: bool):

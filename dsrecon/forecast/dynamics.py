@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,19 +49,20 @@ class ReconstructionEstimator(AbstractEstimator):
         s = None if task.s is None else np.asarray(task.s, np.float64)
         parts = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
         one = len(parts) == 1
-        found = reconstruct(
-            x if one else [x[part] for part in parts],
-            self.cell,
-            inputs=s if s is None or one else [s[part] for part in parts],
-            readout=self.readout,
-            runs=self.runs,
-            steps=self.steps,
-            alpha=self.alpha,
-            length=self.length,
-            key=key,
-            threads=threads,
-            progress=progress,
-        )
+        with jax.numpy_dtype_promotion("standard"):
+            found = reconstruct(
+                x if one else [x[part] for part in parts],
+                self.cell,
+                inputs=s if s is None or one else [s[part] for part in parts],
+                readout=self.readout,
+                runs=self.runs,
+                steps=self.steps,
+                alpha=self.alpha,
+                length=self.length,
+                key=key,
+                threads=threads,
+                progress=progress,
+            )
         delays, drive = found.embedding, found.input_scaler
         model = CellForecaster(
             found.cell,

@@ -175,9 +175,7 @@ class AbstractEstimator(eqx.Module):
             begin += len(one) - cut.start
         starts = np.concatenate(starts)
         validated = Held(*arrays(cuts), jnp.asarray(spread(starts, VALIDATION), jnp.int32)) if len(starts) else None
-        task = Task(
-            *arrays([slice(0, n) for n in rows]), tuple(rows), columns, validated, lookback, horizon, period
-        )
+        task = Task(*arrays([slice(0, n) for n in rows]), tuple(rows), columns, validated, lookback, horizon, period)
         key = jax.random.key(key) if isinstance(key, int | np.integer) else key
         learned = self.learn(task, key=key, threads=threads, progress=progress)
         errors = None
@@ -228,7 +226,9 @@ class AbstractEstimator(eqx.Module):
         rows = max(len(one) for one in train)
         if self.lookback is not None:
             if self.lookback > rows:
-                raise ValueError(f"lookback must fit in the series, whose training part has {rows} rows: got {self.lookback}.")
+                raise ValueError(
+                    f"lookback must fit in the series, whose training part has {rows} rows: got {self.lookback}."
+                )
             if period > self.lookback:
                 raise ValueError(f"period must be at most the lookback, {self.lookback}: got {period}.")
             return self.lookback, "given"

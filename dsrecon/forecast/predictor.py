@@ -124,9 +124,7 @@ class Predictor(eqx.Module):
             out = out.assign_coords(quantile=list(levels))
         if any(self.units):
             out = out.assign_coords(unit=("variable", list(self.units)))
-        out = out.assign_coords(
-            lead=("time", np.arange(1, self.horizon + 1)), issue_time=clock.times(1, -1)[0]
-        )
+        out = out.assign_coords(lead=("time", np.arange(1, self.horizon + 1)), issue_time=clock.times(1, -1)[0])
         out.attrs = {"time_step": clock.time_step, "time_unit": clock.unit}
         return out
 
@@ -147,7 +145,9 @@ class Predictor(eqx.Module):
         if len(values) < self.lookback:
             raise ValueError(f"context must hold at least the lookback, {self.lookback} rows: got {len(values)}.")
         tables = beside(known, (one,), ahead, "known"), beside(seen, (one,), 0, "seen")
-        stretch = Stretch(values, *(np.zeros((len(values), 0)) if t is None else t[0].values for t in tables), one.clock)
+        stretch = Stretch(
+            values, *(np.zeros((len(values), 0)) if t is None else t[0].values for t in tables), one.clock
+        )
         return self._scaled(stretch, one, ahead)
 
     def _scaled(self, stretch: Stretch, series: Series, ahead: int) -> Given:
@@ -204,8 +204,10 @@ class Predictor(eqx.Module):
                 raise ValueError("context must have dates: this forecaster reads the time of the day and the year.")
             return series._replace(clock=clock)
         step = series.clock.time_step
-        if clock.frequency != series.clock.frequency and len(series.values) > 2 or (
-            not clock.frequency and not np.isclose(step, clock.time_step, rtol=1e-3, atol=0)
+        if (
+            clock.frequency != series.clock.frequency
+            and len(series.values) > 2
+            or (not clock.frequency and not np.isclose(step, clock.time_step, rtol=1e-3, atol=0))
         ):
             raise ValueError(
                 f"context must have the time step of the fit, {clock.frequency or format(clock.time_step, 'g')}: got "

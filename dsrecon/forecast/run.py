@@ -29,7 +29,11 @@ class Members(eqx.Module):
 
 
 def _windows(
-    model: AbstractForecaster, x: Float[Array, "t n"], s: Float[Array, "t k"] | None, starts: Int[Array, "w"], known: int
+    model: AbstractForecaster,
+    x: Float[Array, "t n"],
+    s: Float[Array, "t k"] | None,
+    starts: Int[Array, "w"],
+    known: int,
 ) -> Float[Array, "h n w"]:
     """Forecasts of windows that begin at `starts`, windows last."""
 
@@ -46,7 +50,9 @@ def _windows(
 
 
 @eqx.filter_jit
-def _forecasts(members: Members, x: Array, s: Array | None, starts: Int[Array, "b w"], known: int) -> Float[Array, "b r w h n"]:
+def _forecasts(
+    members: Members, x: Array, s: Array | None, starts: Int[Array, "b w"], known: int
+) -> Float[Array, "b r w h n"]:
     def batch(starts):
         each = eqx.filter_vmap(lambda one: _windows(one.model, x, s, starts, known))(members)
         return jnp.moveaxis(each, -1, 1)
@@ -114,4 +120,3 @@ def errors(
     zero = jnp.zeros(len(members.number), x.dtype)
     (total, seen), _ = jax.lax.scan(batch, (zero, zero), (padded, real))
     return total / seen
-

@@ -14,6 +14,11 @@ from dsrecon.measures.embedding import choose_embedding as choose_embedding
 from dsrecon.measures.embedding import decorrelation_time as decorrelation_time
 from dsrecon.measures.embedding import false_neighbours as false_neighbours
 from dsrecon.measures.embedding import mutual_information as mutual_information
+from dsrecon.measures.forecasts import crps as crps
+from dsrecon.measures.forecasts import mae as mae
+from dsrecon.measures.forecasts import mse as mse
+from dsrecon.measures.forecasts import naive_error as naive_error
+from dsrecon.measures.forecasts import smape as smape
 from dsrecon.measures.gaps import filled as filled
 from dsrecon.measures.horizon import Horizon as Horizon
 from dsrecon.measures.horizon import analogue_horizon as analogue_horizon
@@ -26,6 +31,8 @@ from dsrecon.measures.mixture import Divergence as Divergence
 from dsrecon.measures.mixture import d_stsp_mixture as d_stsp_mixture
 from dsrecon.measures.mixture import d_transition as d_transition
 from dsrecon.measures.mixture import transition_lag as transition_lag
+from dsrecon.measures.period import Period as Period
+from dsrecon.measures.period import find_period as find_period
 from dsrecon.measures.permutation import pattern_shares as pattern_shares
 from dsrecon.measures.permutation import permutation_entropy as permutation_entropy
 from dsrecon.measures.prediction import analogue_error as analogue_error

@@ -17,12 +17,14 @@ def mae(true: Float[np.ndarray, "..."], forecast: Float[np.ndarray, "..."]) -> F
 
 
 def smape(true: Float[np.ndarray, "..."], forecast: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Symmetric percentage errors `200 |y - f| / (|y| + |f|)`, 0 to 200 %; 0 where both are 0.
+    """Symmetric percentage errors `200 |y - f| / (|y| + |f|)`, 0 to 200 %; 0 where both are 0, 200 where one is infinite.
 
     Reference: Makridakis & Hibon 2000, *The M3-Competition*, International Journal of Forecasting 16, 451.
     """
     size = np.abs(true) + np.abs(forecast)
-    return np.where(size == 0, 0.0, 200 * np.abs(true - forecast) / np.where(size == 0, 1.0, size))
+    usual = (size > 0) & ~np.isinf(size)
+    share = np.abs(true - forecast) / np.where(usual, size, 1.0)
+    return np.where(usual | np.isnan(size), 200 * share, np.where(size == 0, 0.0, 200.0))
 
 
 def naive_error(values: Float[np.ndarray, "t n"], period: int = 1) -> Float[np.ndarray, "n"]:

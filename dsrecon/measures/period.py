@@ -60,7 +60,9 @@ def find_period(values: np.ndarray, *, longest: int | None = None) -> Period:
         found = _peak(r, min(w, most), len(x))
         if found and r[found] > highest + (0.05 if highest else 0):
             highest = float(r[found])
-            best = Period(found, highest, f"period {found}: the autocorrelation has its highest peak there, {highest:.2f}")
+            best = Period(
+                found, highest, f"period {found}: the autocorrelation has its highest peak there, {highest:.2f}"
+            )
     return best
 
 

@@ -57,9 +57,7 @@ class CellForecaster(AbstractForecaster):
         if self.dimension > 1 and x.shape[1] > 1:
             raise ValueError(f"delay coordinates are of one variable: got {x.shape[1]}.")
         span = (self.dimension - 1) * self.lag
-        seen = jnp.concatenate(
-            [x[span - i * self.lag : len(x) - i * self.lag] for i in range(self.dimension)], 1
-        )
+        seen = jnp.concatenate([x[span - i * self.lag : len(x) - i * self.lag] for i in range(self.dimension)], 1)
         seen = (seen - self.mean[None]) / self.std[None]
         xs = self.readout.targets(seen, None)
         behind, ahead = self._inputs(past, future)

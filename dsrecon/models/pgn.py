@@ -76,7 +76,7 @@ class PGN(eqx.Module):
         return H + self.h[:, None, None]
 
 
-def laid_out(W: Float[Array, "d k w"], t: int) -> Float[Array, "d*t k*t"]:
+def laid_out(W: Float[Array, "d k w"], t: int) -> Float[Array, "d*{t} k*{t}"]:
     """Taps as one matrix: entry `[(d, r), (k, s)]` is tap `r - s - 1` where `1 <= r - s <= w`, else zero.
 
     By repeating one line and reading it again in shorter ones, so that its derivative is a sum, not a scatter.

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -61,6 +62,7 @@ def forecast(prediction: xr.Dataset, context: Any = None, *, rows: int | None = 
     point = prediction["forecast"]
     times, leads = prediction["time"].values, prediction.sizes["time"]
     seen = None if context is None else _observed(prediction, context, max(3 * leads, 20) if rows is None else rows)
+    issued: Any = prediction["issue_time"].values[()]
     count = min(PANELS, prediction.sizes["variable"])
     figure, axes = canvas(ax, count, 1, (10.0, 1.0 + 2.4 * count))
     for i, panel in enumerate(axes[:count]):
@@ -69,7 +71,7 @@ def forecast(prediction: xr.Dataset, context: Any = None, *, rows: int | None = 
         _shaded(panel, prediction, i)
         mark = {"marker": "o", "markersize": 3} if leads <= FEW else {}
         panel.plot(times, point.values[:, i], color=GENERATED, linewidth=1.4, label="forecast", **mark)
-        panel.axvline(prediction["issue_time"].values, color="#777777", linestyle=":", linewidth=1.0)
+        panel.axvline(issued, color="#777777", linestyle=":", linewidth=1.0)
         panel.set_ylabel(label(point, i))
         panel.margins(x=0.01)
         panel.grid(alpha=0.25, linewidth=0.5)
@@ -188,7 +190,9 @@ def _shaded(panel: Axes, prediction: xr.Dataset, i: int) -> None:
         even = abs(low + high - 1) < 1e-9
         name = f"{100 * (high - low):.3g} % interval" if even else f"quantiles {low:g} to {high:g}"
         times = prediction["time"].values
-        style = {"color": GENERATED, "alpha": 0.2, "linewidth": 0, "label": name}
+        shade = 0.8 ** (k + 1)  # solid, so that the legend shows what is drawn; darker inside
+        colour = tuple(shade + (1 - shade) * part for part in to_rgb(GENERATED))
+        style = {"color": colour, "linewidth": 0, "label": name, "zorder": 1}
         if len(times) > 1:
             panel.fill_between(times, values[k], values[-1 - k], **style)
         else:  # an area has no width

@@ -24,7 +24,10 @@ def absolute(error: Float[Array, "..."]) -> Float[Array, "..."]:
 def parts(
     window: Window, lookback: int, known: int
 ) -> tuple[
-    Float[Array, "b lookback n"], Float[Array, "b lookback k"] | None, Float[Array, "b h j"] | None, Float[Array, "b h n"]
+    Float[Array, "b lookback n"],
+    Float[Array, "b lookback k"] | None,
+    Float[Array, "b h j"] | None,
+    Float[Array, "b h n"],
 ]:
     """What a forecaster is given of windows, `x, past, future`, and what came: the first `known` columns of `s` are
     known ahead, the others only up to the present."""
