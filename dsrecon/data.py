@@ -62,7 +62,14 @@ def _csv(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
             head, first = file.readline(), file.readline()
         separator = max(",;\t", key=head.count)
         decimal = "," if separator == ";" and "," in first and "." not in first else "."
-        frame = pd.read_csv(path, sep=separator, decimal=decimal, skipinitialspace=True, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            decimal=decimal,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+            float_precision="round_trip",
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as CSV: {error}") from error
     if frame.empty:

@@ -219,7 +219,7 @@ def _part(table: Series, columns: list[int], rows: int) -> Series:
 def fitted(estimator: AbstractEstimator, split: Split, **given: Any) -> Predictor:
     """The fit to all but the test part, with the known columns where the forecaster takes them."""
     train = split.series._replace(values=split.series.values[: split.first])
-    return estimator.fit(train, known=split.known if estimator.covariates else None, **given)
+    return estimator.fit(train, known=split.known if estimator.takes_covariates else None, **given)
 
 
 def tested(

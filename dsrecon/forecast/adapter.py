@@ -40,7 +40,7 @@ class SktimeForecaster(BaseForecaster):
     which is kept as `predictor_`. One or several variables; period, datetime (with a frequency, without a time zone)
     and integer indices that leave no step out. Panels and hierarchies have one forecaster a series, by sktime.
 
-    - **Covariates** `X` are known ahead. They go to estimators that take some (`estimator.covariates`); from others
+    - **Covariates** `X` are known ahead. They go to estimators that take some (`estimator.takes_covariates`); from others
       sktime keeps them away, as its tag `capability:exogenous` says. `predict` needs them for every step up to the
       horizon, not only for those in `fh`.
     - **Quantiles** are split conformal ones, from the errors on the validation rows (`Conformal`). A level that needs
@@ -117,7 +117,7 @@ class SktimeForecaster(BaseForecaster):
         self._y = self._X = None  # sktime's checks read them, but its constructor sets them only to remember the data
         self.set_tags(
             **{
-                "capability:exogenous": estimator is None or estimator.covariates,
+                "capability:exogenous": estimator is None or estimator.takes_covariates,
                 "capability:missing_values": impute is not None,
                 "capability:pred_int": validation > 0,
             }

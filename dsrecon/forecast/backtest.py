@@ -70,7 +70,7 @@ def backtest(
     - `start`: where the test begins: a row, a share of the series (a float below 1) or a date. Default: the first row
       after all that it was fitted with, validation too, by its times; without times, by its rows.
     - `known`, `seen`: covariates along the series.
-    - `levels` of the quantiles kept (default .05 and .95); `intervals`: `Conformal()` or `EnsembleQuantiles()`.
+    - `levels` of the quantiles kept (default .05 and .95, where there are 19 validation windows); `intervals`: `Conformal()` or `EnsembleQuantiles()`.
     - `keep`: keep the forecasts, `windows * horizon * variables` numbers and as many of each quantile.
 
     **Returns:** a `Backtest`. Missing values do not count (and where they are in a window, the predictor must have been
@@ -97,10 +97,11 @@ def backtest(
             f"horizon is {horizon}. Say where it begins (start=), or give more data."
         )
     true = given.series.values
-    scaler, calibrated = given.scaler, predictor.errors is not None or not isinstance(intervals, Conformal)
-    levels = check_levels(LEVELS if levels is None else levels) if calibrated else check_levels(levels or ())
-    if levels and not calibrated:
-        intervals.quantiles(np.zeros((1, 1, 1, 1)), np.zeros((1, 1)), None, levels)  # says what is missing
+    scaler, conformal = given.scaler, isinstance(intervals, Conformal)
+    levels = check_levels((predictor.usual_levels if conformal else LEVELS) if levels is None else levels)
+    if levels and conformal and predictor.errors is None:
+        raise ValueError("intervals need the errors of validation windows: fit with validation above 0.")
+    grid = GRID if not conformal or (predictor.errors is not None and predictor.errors.most(GRID[-1])) else ()
     ahead = predictor.horizon
     x = np.asarray(given.x)
     padded, s = given.x, given.s
@@ -122,14 +123,15 @@ def backtest(
         found["mse_scaled"] = found["mse"] / scaler.std**2
         found["mae_scaled"] = found["mae"] / scaler.std
         told = np.empty((0, *point.shape))
-        if levels:
+        if levels or grid:
             spread = x[at[:, None] + np.arange(lookback)].std(1)
             cut = predictor.errors and type(predictor.errors)(
                 predictor.errors.values[:, :horizon], predictor.errors.spread
             )
-            both = scaler.unscale(intervals.quantiles(members, spread, cut, (*GRID, *levels)))
-            grid, told = both[: len(GRID)], both[len(GRID) :]
-            found["crps"] = crps(y, np.moveaxis(grid, 0, -1), GRID)
+            both = scaler.unscale(intervals.quantiles(members, spread, cut, (*grid, *levels)))
+            told = both[len(grid) :]
+            if grid:
+                found["crps"] = crps(y, np.moveaxis(both[: len(grid)], 0, -1), grid)
             for lo, hi in pairs:
                 inside = (y >= told[levels.index(lo)]) & (y <= told[levels.index(hi)])
                 found[f"coverage {hi - lo:.6g}"] = np.where(np.isnan(y), np.nan, inside)
@@ -159,7 +161,7 @@ def _kept(kept, series: Series, starts, lookback: int, levels, predictor: Predic
     times = series.clock.times(int(starts[-1]) + lookback + point.shape[1])
     issued = starts + lookback - 1
     dims = ("issue_time", "lead", "variable")
-    data = {"forecast": (dims, point), "observed": (dims, np.concatenate(kept["observed"]))}
+    data: dict[str, Any] = {"forecast": (dims, point), "observed": (dims, np.concatenate(kept["observed"]))}
     coords: dict[str, Any] = {
         "issue_time": times[issued],
         "lead": np.arange(1, point.shape[1] + 1),

@@ -31,8 +31,14 @@ class SeasonalNaiveEstimator(AbstractEstimator):
 
     lookback: int | None = None
     period: int | None = None
-    marks = False
-    covariates = False
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return False
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         return Learned(alone(SeasonalNaive(task.lookback, task.horizon, period=task.period)), {})
@@ -44,8 +50,14 @@ class ParrotEstimator(AbstractEstimator):
     lookback: int | None = None
     period: int | None = None
     level: bool = True
-    marks = False
-    covariates = False
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return False
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         starts, begin = [], 0
@@ -74,8 +86,14 @@ class RidgeEstimator(AbstractEstimator):
     level: Level = "none"
     penalty: float | None = None
     intercept: bool = True
-    marks = False
-    covariates = False
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return False
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         if self.penalty is not None and not self.penalty > 0:

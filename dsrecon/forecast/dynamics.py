@@ -34,8 +34,14 @@ class ReconstructionEstimator(AbstractEstimator):
     steps: int | None = None
     alpha: float | None = None
     length: int | None = None
-    marks = False
-    covariates = True
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return True
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         if task.beside > task.known:

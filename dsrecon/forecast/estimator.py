@@ -51,13 +51,21 @@ class Learned(NamedTuple):
 class AbstractEstimator(eqx.Module):
     """Settings of a forecaster, and how it is fitted.
 
-    `lookback` and `period` in steps; `None` to have them found from the series. `marks`: give it time marks.
+    `lookback` and `period` in steps; `None` to have them found from the series.
     """
 
     lookback: eqx.AbstractVar[int | None]
     period: eqx.AbstractVar[int | None]
-    marks: eqx.AbstractVar[bool]
-    covariates: eqx.AbstractClassVar[bool]
+
+    @property
+    @abstractmethod
+    def reads_times(self) -> bool:
+        """Whether it is given time marks, where the series has dates."""
+
+    @property
+    @abstractmethod
+    def takes_covariates(self) -> bool:
+        """Whether it is given covariates."""
 
     @abstractmethod
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
@@ -110,7 +118,7 @@ class AbstractEstimator(eqx.Module):
         for name, value in (("lookback", self.lookback), ("period", self.period)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1: got {value}.")
-        if (known is not None or seen is not None) and not self.covariates:
+        if (known is not None or seen is not None) and not self.takes_covariates:
             raise ValueError(
                 f"{type(self).__name__} takes no covariates: got {'known' if known is not None else 'seen'}. "
                 "TPGNEstimator does."
@@ -151,7 +159,7 @@ class AbstractEstimator(eqx.Module):
             for i, (one, part) in enumerate(zip(panel, complete, strict=True))
         ]
         x = [(part - scaler.mean) / scaler.std for part, scaler in zip(complete, scalers, strict=True)]
-        s = [known_beside(stretch, beside_scalers, self.marks, 0)[0] for stretch in stretches]
+        s = [known_beside(stretch, beside_scalers, self.reads_times, 0)[0] for stretch in stretches]
         masks = [~np.isnan(one.values) for one in panel]
         missing = not all(mask.all() for mask in masks)
         columns = 0 if tables[0] is None else tables[0][0].values.shape[1]
@@ -206,7 +214,7 @@ class AbstractEstimator(eqx.Module):
             panel[0].names,
             panel[0].units,
             tuple(() if t is None else t[0].names for t in tables),
-            self.marks,
+            self.reads_times,
             impute,
             period,
             json.dumps(record),

@@ -7,7 +7,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-
 STILL = 1e-3
 """Least standard deviation of a window's past, in that of the series: a constant stretch has a scale too."""
 
@@ -18,6 +17,11 @@ class Errors(eqx.Module):
 
     values: np.ndarray
     spread: np.ndarray
+
+    def most(self, level: float) -> bool:
+        """Whether there are windows enough for the quantile at a level, at every lead time and in every variable."""
+        count = np.isfinite(self.values).sum(0).min()
+        return bool(np.ceil((count + 1) * max(level, 1 - level) - 1e-9) <= count)
 
 
 class AbstractIntervals(eqx.Module):

@@ -1,6 +1,7 @@
 """Forecasters that are trained by gradients: TPGN, NLinear, DLinear."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,15 +17,16 @@ from dsrecon.forecaster import AbstractForecaster
 from dsrecon.models import TPGN, DLinear, LinearForecaster
 from dsrecon.training import Windows, absolute, fit, forecasting, squared
 
-EPOCH = 1000
-"""Updates at most between two looks at the validation windows."""
+EPOCH, FEWEST = 1000, 50
+"""Updates at most and at least between two looks at the validation windows: few windows are gone through again and again."""
 
 
 class Training(eqx.Module):
     """How a forecaster is trained: Adam on windows drawn at random, until the validation error stops falling.
 
-    - `epochs`: as many windows as there are, so many times, at most; after each (at most 1,000 updates) the validation
-      windows are looked at, and `patience` looks without a better error are the end. The best state is kept.
+    - `epochs`: as many windows as there are (but at least 50 updates), so many times, at most. After each (or after 1,000
+      updates) the validation windows are looked at; `patience` looks without a better error are the end. The best state
+      is kept.
     - `batch` windows an update. `learning_rate` in the first two epochs, then `decay` times the last one's.
     - `weight_decay`: of AdamW. `error`: what is minimised, `squared` or `absolute`.
     """
@@ -65,11 +67,10 @@ def trained(
     if members < 1:
         raise ValueError(f"members must be at least 1: got {members}.")
     batch = min(training.batch, task.windows)
-    every = max(task.windows // batch, 1)
-    epochs = np.full(training.epochs, every)
-    updates, look = int(epochs.sum()), min(every, EPOCH)
+    every = max(task.windows // batch, FEWEST)
+    updates, look = training.epochs * every, min(every, EPOCH)
 
-    def rate(count: Array) -> Array:
+    def rate(count: Any) -> Array:
         return training.learning_rate * training.decay ** jax.numpy.maximum(count // every - 1, 0)
 
     optimiser = optax.adamw(rate, weight_decay=training.weight_decay) if training.weight_decay else optax.adam(rate)
@@ -80,7 +81,8 @@ def trained(
     start = eqx.filter_jit(eqx.filter_vmap(make))(keys[0])  # one compilation instead of one an operation
     held = task.held
 
-    def judged(models) -> dict[str, np.ndarray]:
+    def judged(models: Any) -> dict[str, np.ndarray]:
+        assert held is not None
         group = Members.of(models, len(jax.tree.leaves(eqx.filter(models, eqx.is_array))[0]))
         return {"score": np.asarray(errors(group, held.x, held.s, held.mask, held.starts, task.known, training.error))}
 
@@ -130,7 +132,14 @@ class TPGNEstimator(AbstractEstimator):
     marks: bool = True
     members: int = 1
     training: Training = Training()
-    covariates = True
+
+    @property
+    def reads_times(self) -> bool:
+        return self.marks
+
+    @property
+    def takes_covariates(self) -> bool:
+        return True
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         def make(key: Key) -> TPGN:
@@ -156,8 +165,14 @@ class NLinearEstimator(AbstractEstimator):
     period: int | None = None
     members: int = 1
     training: Training = Training()
-    marks = False
-    covariates = False
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return False
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         def make(key: Key) -> LinearForecaster:
@@ -173,8 +188,14 @@ class DLinearEstimator(AbstractEstimator):
     period: int | None = None
     members: int = 1
     training: Training = Training()
-    marks = False
-    covariates = False
+
+    @property
+    def reads_times(self) -> bool:
+        return False
+
+    @property
+    def takes_covariates(self) -> bool:
+        return False
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         def make(key: Key) -> DLinear:

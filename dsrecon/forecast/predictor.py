@@ -90,7 +90,7 @@ class Predictor(eqx.Module):
         - `context`: a series as `fit` takes it, at least `lookback` rows; default: the one it was fitted with.
         - `known`: covariates that are known ahead, along the context and `horizon` rows further (without a context: of
           the rows ahead is enough); `seen`: along the context. Those that it was fitted with, no others.
-        - `levels`: of the quantiles; default .05 and .95, and none where there was no validation.
+        - `levels`: of the quantiles; default .05 and .95, and none where there were fewer than 19 validation windows.
         - `intervals`: `Conformal()` or `EnsembleQuantiles()`.
 
         **Returns:** a Dataset along `time` and `variable`, in the units of the data: `forecast`, and `quantiles` along
@@ -109,12 +109,12 @@ class Predictor(eqx.Module):
             clock = given.series.clock.shifted(len(given.series.values))
         start = np.array([len(given.x) - self.lookback])
         found = forecasts(self.members, given.x, given.s, start, self.known_columns)
-        levels = check_levels(LEVELS if levels is None and self.errors is not None else levels or ())
+        levels = check_levels(self.usual_levels if levels is None else levels)
         point = given.scaler.unscale(found.mean(0)[0])
         if not np.isfinite(point).all():
             step = int(np.argmax(~np.isfinite(point).all(1))) + 1
             raise RuntimeError(f"the forecast is not finite from {step} steps ahead on: the model has diverged.")
-        data = {"forecast": (("time", "variable"), point)}
+        data: dict[str, Any] = {"forecast": (("time", "variable"), point)}
         if levels:
             spread = np.asarray(given.x[-self.lookback :]).std(0)[None]
             quantiles = intervals.quantiles(found, spread, self.errors, levels)[:, 0]
@@ -127,6 +127,11 @@ class Predictor(eqx.Module):
         out = out.assign_coords(lead=("time", np.arange(1, self.horizon + 1)), issue_time=clock.times(1, -1)[0])
         out.attrs = {"time_step": clock.time_step, "time_unit": clock.unit}
         return out
+
+    @property
+    def usual_levels(self) -> tuple[float, ...]:
+        """.05 and .95, where there are validation windows enough (19) to tell them; else none."""
+        return LEVELS if self.errors is not None and self.errors.most(LEVELS[1]) else ()
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write it to one file, which `load_predictor` reads; an existing file is replaced as a whole."""
@@ -166,17 +171,23 @@ class Predictor(eqx.Module):
             raise ValueError("context must be given: this forecaster was fitted to several series.")
         tail = self.tail
         if known is not None:
-            table = as_series(known, calendar=True)
-            if len(table.values) != self.horizon or table.clock != Clock():
-                try:
-                    table = aligned(table, self.end, self.horizon)
-                except ValueError as error:
-                    raise ValueError(
-                        f"known covariates must cover the {self.horizon} rows ahead, the horizon: {error}"
-                    ) from error
-            tail = tail._replace(known=np.concatenate([tail.known, table.values]))
+            tail = tail._replace(known=np.concatenate([tail.known, self._rows_ahead(known)]))
         series = Series(tail.values, self.names, tail.clock, self.units)
         return self._scaled(tail, series, self.horizon)
+
+    def _rows_ahead(self, known: Any) -> np.ndarray:
+        """Covariates of the `horizon` rows after the tail, `[horizon, j]`."""
+        if np.shape(known)[:1] == (1,) and self.horizon == 1:  # one row has no step of its own
+            return np.asarray(known, float).reshape(1, -1)
+        table = as_series(known, calendar=True)
+        if len(table.values) == self.horizon and table.clock == Clock():
+            return table.values
+        try:
+            return aligned(table, self.end, self.horizon).values
+        except ValueError as error:
+            raise ValueError(
+                f"known covariates must cover the {self.horizon} rows ahead, the horizon: {error}"
+            ) from error
 
     def _check_beside(self, known: Any, seen: Any) -> None:
         for name, data, wanted in zip(("known", "seen"), (known, seen), self.beside_names, strict=True):
@@ -205,8 +216,8 @@ class Predictor(eqx.Module):
             return series._replace(clock=clock)
         step = series.clock.time_step
         if (
-            clock.frequency != series.clock.frequency
-            and len(series.values) > 2
+            (clock.frequency != series.clock.frequency
+            and len(series.values) > 2)
             or (not clock.frequency and not np.isclose(step, clock.time_step, rtol=1e-3, atol=0))
         ):
             raise ValueError(
