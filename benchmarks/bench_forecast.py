@@ -1,6 +1,7 @@
 """TPGN on ETTh1, 168 steps to 168: an epoch against eager PyTorch of the same equations; what a forecast costs.
 
-    DSRECON_DATA=FOLDER pytest benchmarks/bench_forecast.py -n 0 --benchmark-enable --benchmark-json=benchmarks/results/bench_forecast.json
+    DSRECON_DATA=FOLDER pytest benchmarks/bench_forecast.py -n 0 --benchmark-enable
+    --benchmark-json=benchmarks/results/bench_forecast.json
 
 FOLDER holds ETTh1.csv. Epochs: 316 batches of 32 windows, width 2, normalised, four time marks, Adam. Both forms
 compute the same loss and gradients (checked) and are timed in turn, a round each; the least counts. PyTorch is eager,

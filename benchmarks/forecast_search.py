@@ -1,7 +1,9 @@
-"""Settings of TPGN tried on ETTh1, judged on the validation part: `python benchmarks/forecast_search.py OUT.csv DATA [HORIZON ...]`.
+"""Settings of TPGN tried on ETTh1, judged on the validation part: `python benchmarks/forecast_search.py OUT.csv DATA
+[HORIZON ...]`.
 
 DATA: folder with ETTh1.csv. One row a setting and horizon: errors of the ensemble's mean on the validation and on the
-test part (standardised). The choice is by the validation column alone; the test column is told so that nothing is hidden.
+test part (standardised). The choice is by the validation column alone; the test column is told so that nothing is
+hidden.
 """
 
 import csv

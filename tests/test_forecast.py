@@ -113,7 +113,7 @@ def test_ridge_is_penalised_least_squares(series):
 
 
 def test_a_linear_series_is_learned_exactly():
-    """x_t = 1.6 x_{t-1} - .9 x_{t-2}, from two values: what a forecaster that takes the past wrongly round cannot do."""
+    """x_t = 1.6 x_{t-1} - .9 x_{t-2}, from two values: which a past taken the wrong way round cannot give."""
     x = [1.0, 0.5]
     for _ in range(300):
         x.append(1.6 * x[-1] - 0.9 * x[-2] + 1e-9)
@@ -356,7 +356,7 @@ def test_scaled_intervals_are_as_wide_as_the_window_is_restless():
 
 
 def test_intervals_cover_what_they_name():
-    """Independent noise: windows are exchangeable, so the share covered is 90 % but for the 1,000 rows it is counted on."""
+    """Independent noise: so 90 % are covered, but for the 1,000 rows that it is counted on."""
     rng = np.random.default_rng(5)
     values = rng.standard_t(4, size=4000)
     fitted = RidgeEstimator(8, penalty=1e3).fit(values[:3000], 2)

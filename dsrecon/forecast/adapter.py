@@ -40,9 +40,9 @@ class SktimeForecaster(BaseForecaster):
     which is kept as `predictor_`. One or several variables; period, datetime (with a frequency, without a time zone)
     and integer indices that leave no step out. Panels and hierarchies have one forecaster a series, by sktime.
 
-    - **Covariates** `X` are known ahead. They go to estimators that take some (`estimator.takes_covariates`); from others
-      sktime keeps them away, as its tag `capability:exogenous` says. `predict` needs them for every step up to the
-      horizon, not only for those in `fh`.
+    - **Covariates** `X` are known ahead. They go to estimators that take some (`estimator.takes_covariates`); from
+      others sktime keeps them away, as its tag `capability:exogenous` says. `predict` needs them for every step up to
+      the horizon, not only for those in `fh`.
     - **Quantiles** are split conformal ones, from the errors on the validation rows (`Conformal`). A level that needs
       more validation windows than there are has no finite quantile: it is `-inf` or `inf`, and a warning says so.
       An interval of 90 % needs 19 windows, so `horizon + 18` rows of validation.

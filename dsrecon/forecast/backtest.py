@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from dsrecon.forecast.intervals import AbstractIntervals, Conformal, check_levels
-from dsrecon.forecast.predictor import LEVELS, Predictor
+from dsrecon.forecast.predictor import LEVELS, SCALED, Predictor
 from dsrecon.forecast.run import forecasts
 from dsrecon.forecast.task import as_panel
 from dsrecon.measures.forecasts import crps, mae, mse, smape
@@ -26,7 +27,8 @@ class Backtest(NamedTuple):
 
     - `scores`: a Dataset along `lead` and `variable`, means over the windows. Of points: `mse`, `mae`, `smape`, `mase`;
       with intervals: `crps`, and `coverage` of each central interval along `interval` (its nominal share). `mse`, `mae`
-      and `crps` are in the units of the data, `mse_scaled` and `mae_scaled` in standard deviations of the training part.
+      and `crps` are in the units of the data, `mse_scaled` and `mae_scaled` in standard deviations of the training
+      part.
     - `forecasts`: a Dataset along `issue_time`, `lead` and `variable`: `forecast`, `observed`, and `quantiles` along
       `quantile`, with the coordinate `time` (`issue_time`, `lead`); `None` where they were not kept.
     - `windows`: how many.
@@ -55,7 +57,7 @@ def backtest(
     known: Any = None,
     seen: Any = None,
     levels: Sequence[float] | None = None,
-    intervals: AbstractIntervals = Conformal(),
+    intervals: AbstractIntervals = SCALED,
     keep: bool = True,
 ) -> Backtest:
     """Forecast from every window of a series, and compare with what came.
@@ -66,11 +68,13 @@ def backtest(
     **Arguments:**
 
     - `series`: as `Predictor.predict` takes a context, with the rows to be forecast in it.
-    - `horizon`: steps ahead that are judged (default: all that it forecasts). `stride`: rows from one window to the next.
+    - `horizon`: steps ahead that are judged (default: all that it forecasts). `stride`: rows from one window to the
+      next.
     - `start`: where the test begins: a row, a share of the series (a float below 1) or a date. Default: the first row
       after all that it was fitted with, validation too, by its times; without times, by its rows.
     - `known`, `seen`: covariates along the series.
-    - `levels` of the quantiles kept (default .05 and .95, where there are 19 validation windows); `intervals`: `Conformal()` or `EnsembleQuantiles()`.
+    - `levels` of the quantiles kept (default .05 and .95, where there are 19 validation windows); `intervals`:
+      `Conformal()` or `EnsembleQuantiles()`.
     - `keep`: keep the forecasts, `windows * horizon * variables` numbers and as many of each quantile.
 
     **Returns:** a `Backtest`. Missing values do not count (and where they are in a window, the predictor must have been
@@ -93,8 +97,8 @@ def backtest(
     starts = np.arange(begin - lookback, rows - lookback - horizon + 1, stride)
     if not len(starts):
         raise ValueError(
-            f"the test part must hold a whole window: it has {max(rows - begin, 0)} rows from row {begin} of {rows} on, the "
-            f"horizon is {horizon}. Say where it begins (start=), or give more data."
+            f"the test part must hold a whole window: it has {max(rows - begin, 0)} rows from row {begin} of {rows}, "
+            f"the horizon is {horizon}. Say where it begins (start=), or give more data."
         )
     true = given.series.values
     scaler, conformal = given.scaler, isinstance(intervals, Conformal)
@@ -107,7 +111,7 @@ def backtest(
     padded, s = given.x, given.s
     short = max(int(starts[-1]) + lookback + ahead - (rows if s is None else len(s)), 0)
     if s is not None and short:  # windows whose last steps ahead are not judged
-        s = np.concatenate([np.asarray(s), np.zeros((short, s.shape[1]), s.dtype)])
+        s = jnp.concatenate([s, jnp.zeros((short, s.shape[1]), s.dtype)])
     sums: dict[str, np.ndarray] = {}
     counts = np.zeros((horizon, x.shape[1]))
     kept: dict[str, list[np.ndarray]] = {"forecast": [], "quantiles": [], "observed": []}
@@ -188,7 +192,7 @@ def _first(predictor: Predictor, series: Series, start: int | float | str | None
         if not isinstance(series.clock.origin, str):
             raise ValueError(f"start must be a row or a share, as the series has no dates: got {start!r}.")
         times = series.clock.times(rows)
-        return int(np.searchsorted(times, np.datetime64(pd.Timestamp(start), "ns")))
+        return int(np.searchsorted(times, np.datetime64(str(pd.Timestamp(start)), "ns")))
     if isinstance(start, float) and 0 <= start < 1:
         return round(start * rows)
     if int(start) != start or not 0 <= start < rows:

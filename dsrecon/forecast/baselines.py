@@ -112,6 +112,7 @@ class RidgeEstimator(AbstractEstimator):
         if self.penalty is not None:
             return Learned(solved(self.penalty), {"penalty": (self.penalty, "given")})
         held = task.held
+        assert held is not None
         found = []
         for penalty in PENALTIES:
             members = solved(penalty)

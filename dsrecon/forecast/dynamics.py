@@ -1,6 +1,7 @@
 """The reconstruction cells as forecasters."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from dsrecon.reconstruct import reconstruct
 class ReconstructionEstimator(AbstractEstimator):
     """Reconstructs the dynamics of the series, and forecasts by running on from the state that the window leads to.
 
-    - `cell`, `readout`, `runs`, `steps`, `alpha`, `length`: as in `dsrecon.reconstruct`, which chooses what is not given,
-      and judges by the attractor of a free run, not by errors ahead.
+    - `cell`, `readout`, `runs`, `steps`, `alpha`, `length`: as in `dsrecon.reconstruct`, which chooses what is not
+      given, and judges by the attractor of a free run, not by errors ahead.
     - `lookback`: steps along which the state is pulled to the data. `period` is for the record only.
 
     Covariates that are known ahead drive the system; those known up to the present only are refused.
@@ -46,14 +47,14 @@ class ReconstructionEstimator(AbstractEstimator):
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
         if task.beside > task.known:
             raise ValueError(
-                "a dynamical system runs on by itself: covariates that are known up to the present only cannot drive it "
-                f"ahead (got {task.beside - task.known} in seen)."
+                "a dynamical system runs on by itself: covariates that are known up to the present only cannot drive "
+                f"it ahead (got {task.beside - task.known} in seen)."
             )
         ends = np.cumsum([0, *task.trials])
         x, mask = np.asarray(task.x, np.float64), task.mask
         x = x if mask is None else np.where(np.asarray(mask), x, np.nan)
         s = None if task.s is None else np.asarray(task.s, np.float64)
-        parts = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [slice(a, b) for a, b in pairwise(ends)]
         one = len(parts) == 1
         with jax.numpy_dtype_promotion("standard"):
             found = reconstruct(
@@ -71,17 +72,17 @@ class ReconstructionEstimator(AbstractEstimator):
             )
         delays, drive = found.embedding, found.input_scaler
         model = CellForecaster(
-            found.cell,
-            found.readout,
-            on_device(found.scaler.mean),
-            on_device(found.scaler.std),
-            None if drive is None else on_device(drive.mean),
-            None if drive is None else on_device(drive.std),
-            jnp.asarray(found.pull, float),
-            task.lookback,
-            task.horizon,
-            1 if delays is None else delays.lag,
-            1 if delays is None else delays.dimension,
+            cell=found.cell,
+            readout=found.readout,
+            mean=on_device(found.scaler.mean),
+            std=on_device(found.scaler.std),
+            input_mean=None if drive is None else on_device(drive.mean),
+            input_std=None if drive is None else on_device(drive.std),
+            alpha=jnp.asarray(found.pull, float),
+            lookback=task.lookback,
+            horizon=task.horizon,
+            lag=1 if delays is None else delays.lag,
+            dimension=1 if delays is None else delays.dimension,
         )
         chosen = {f"reconstruction {k}": (v["value"], v["reason"]) for k, v in found.settings.items()}
         return Learned(alone(model), chosen)

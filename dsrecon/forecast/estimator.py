@@ -27,6 +27,7 @@ from dsrecon.forecast.task import (
 )
 from dsrecon.measures.period import find_period
 from dsrecon.scaler import Scaler
+from dsrecon.series import Series
 
 PERIODS = 7
 """Periods that a window looks back on, where nothing is said."""
@@ -142,14 +143,14 @@ class AbstractEstimator(eqx.Module):
         if max(rows) < lookback + horizon:
             raise ValueError(
                 f"the series is too short: its training part has {max(rows)} rows where a window needs "
-                f"{lookback + horizon}, the lookback of {lookback} and the horizon of {horizon}. Take a shorter lookback or "
-                f"horizon, a smaller validation than {validation:g}, or more data."
+                f"{lookback + horizon}, the lookback of {lookback} and the horizon of {horizon}. Take a shorter "
+                f"lookback or horizon, a smaller validation than {validation:g}, or more data."
             )
         complete = [imputed(one.values, impute, period, one.names, "the series") for one in panel]
         settings["impute"] = (impute, "nothing was missing" if impute is None else "given: fill in by looking back")
         several = len(panel) > 1
         scalers = [_scaler(part[:n]) for part, n in zip(complete, rows, strict=True)]
-        beside_scalers = tuple(None if t is None else _scaler(np.concatenate([o.values for o in t])) for t in tables)
+        beside_scalers = (_scaler_of(tables[0]), _scaler_of(tables[1]))
         stretches = [
             Stretch(
                 part,
@@ -213,7 +214,7 @@ class AbstractEstimator(eqx.Module):
             np.concatenate([_naive(t, period, scaler) for t, scaler in zip(train, scalers, strict=True)]).mean(0),
             panel[0].names,
             panel[0].units,
-            tuple(() if t is None else t[0].names for t in tables),
+            (_names_of(tables[0]), _names_of(tables[1])),
             self.reads_times,
             impute,
             period,
@@ -246,8 +247,8 @@ class AbstractEstimator(eqx.Module):
         wanted = PERIODS * period
         if period > room:
             raise ValueError(
-                f"the series is too short for its period: windows of {period} steps back and {horizon} ahead need more than "
-                f"the {rows} training rows. Give a period and a lookback, or more data."
+                f"the series is too short for its period: windows of {period} steps back and {horizon} ahead need more "
+                f"than the {rows} training rows. Give a period and a lookback, or more data."
             )
         return min(wanted, room // period * period), f"{PERIODS} periods, at most half of the training rows"
 
@@ -261,6 +262,14 @@ def _scaler(values: np.ndarray) -> Scaler:
     """By mean and standard deviation; a variable that never changes keeps its size."""
     mean, std = values.mean(0), values.std(0)
     return Scaler(mean, np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0))
+
+
+def _scaler_of(table: tuple[Series, ...] | None) -> Scaler | None:
+    return None if table is None else _scaler(np.concatenate([one.values for one in table]))
+
+
+def _names_of(table: tuple[Series, ...] | None) -> tuple[str, ...]:
+    return () if table is None else table[0].names
 
 
 def _naive(train: np.ndarray, period: int, scaler: Scaler) -> np.ndarray:

@@ -12,8 +12,8 @@ STILL = 1e-3
 
 
 class Errors(eqx.Module):
-    """Errors `y - f` of the validation windows, `[c, h, n]` (NaN where nothing was observed), and `spread` `[c, n]`, the
-    standard deviation of each window's past; both in the units of the model."""
+    """Errors `y - f` of the validation windows, `[c, h, n]` (NaN where nothing was observed), and `spread` `[c, n]`,
+    the standard deviation of each window's past; both in the units of the model."""
 
     values: np.ndarray
     spread: np.ndarray
@@ -50,8 +50,8 @@ class Conformal(AbstractIntervals):
     share it names if the windows to come are exchangeable with those of the validation. A series that drifts is not:
     what it covered is measured by `backtest`.
 
-    - `scaled`: errors count in units of the standard deviation of the window's past (the default), so that a calm stretch
-      has narrower intervals; `False` for errors as they are.
+    - `scaled`: errors count in units of the standard deviation of the window's past (the default), so that a calm
+      stretch has narrower intervals; `False` for errors as they are.
 
     **Raises:** `ValueError` for a predictor without validation, or levels too far out for that many windows.
 

@@ -1,5 +1,7 @@
 """Where in the hour, day, week, month and year a sample lies: numbers that a forecaster can read."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -28,7 +30,7 @@ def time_marks(clock: Clock, rows: int, first: int = 0) -> tuple[np.ndarray, tup
     step = clock.time_step * (1 + 1e-9)
     if not isinstance(clock.origin, str) or step >= YEAR:
         return np.zeros((rows, 0)), ()
-    t = pd.DatetimeIndex(clock.times(rows, first))
+    t: Any = pd.DatetimeIndex(clock.times(rows, first))
     every = {
         "second of the minute": ((0, MINUTE), t.second, 59, 0),
         "minute of the hour": ((0, HOUR), t.minute, 59, 0),

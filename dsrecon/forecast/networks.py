@@ -18,15 +18,15 @@ from dsrecon.models import TPGN, DLinear, LinearForecaster
 from dsrecon.training import Windows, absolute, fit, forecasting, squared
 
 EPOCH, FEWEST = 1000, 50
-"""Updates at most and at least between two looks at the validation windows: few windows are gone through again and again."""
+"""Updates at most and at least between two looks at the validation windows: few windows are gone through repeatedly."""
 
 
 class Training(eqx.Module):
     """How a forecaster is trained: Adam on windows drawn at random, until the validation error stops falling.
 
-    - `epochs`: as many windows as there are (but at least 50 updates), so many times, at most. After each (or after 1,000
-      updates) the validation windows are looked at; `patience` looks without a better error are the end. The best state
-      is kept.
+    - `epochs`: as many windows as there are (but at least 50 updates), so many times, at most. After each (or after
+      1,000 updates) the validation windows are looked at; `patience` looks without a better error are the end. The best
+      state is kept.
     - `batch` windows an update. `learning_rate` in the first two epochs, then `decay` times the last one's.
     - `weight_decay`: of AdamW. `error`: what is minimised, `squared` or `absolute`.
     """
@@ -103,8 +103,8 @@ def trained(
     failed = np.flatnonzero(history.failed_at >= 0)
     if len(failed):
         raise RuntimeError(
-            f"{len(failed)} of {members} members turned non-finite, the first at update {history.failed_at[failed[0]]}. "
-            f"Take a smaller learning rate than {training.learning_rate:g}."
+            f"{len(failed)} of {members} members turned non-finite, the first at update "
+            f"{history.failed_at[failed[0]]}. Take a smaller learning rate than {training.learning_rate:g}."
         )
     best = (history.best_at / every).round(2).tolist()
     notes = {

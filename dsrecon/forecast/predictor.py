@@ -18,6 +18,9 @@ from dsrecon.modelfile import read_module, write_module
 from dsrecon.scaler import Scaler
 from dsrecon.series import Clock, Series, aligned, as_series, several
 
+SCALED = Conformal()
+"""The intervals that are told when nothing is asked for."""
+
 LEVELS = (0.05, 0.95)
 """Quantiles that are told when nothing is asked for: a 90 % interval."""
 
@@ -81,7 +84,7 @@ class Predictor(eqx.Module):
         known: Any = None,
         seen: Any = None,
         levels: Sequence[float] | None = None,
-        intervals: AbstractIntervals = Conformal(),
+        intervals: AbstractIntervals = SCALED,
     ) -> xr.Dataset:
         """The `horizon` steps after a context.
 
@@ -96,8 +99,9 @@ class Predictor(eqx.Module):
         **Returns:** a Dataset along `time` and `variable`, in the units of the data: `forecast`, and `quantiles` along
         `quantile` too. Coordinates: `lead` (steps ahead, from 1), `issue_time` (of the last row of the context).
 
-        **Raises:** `RuntimeError` for a forecast that is not finite; `ValueError` for other variables, another time step, a context that is too short or has gaps, and
-        covariates that are missing, end before the horizon, or are not wanted.
+        **Raises:** `RuntimeError` for a forecast that is not finite; `ValueError` for other variables, another time
+        step, a context that is too short or has gaps, and covariates that are missing, end before the horizon, or are
+        not wanted.
         """
         self._check_beside(known, seen)
         if context is None:
@@ -150,10 +154,8 @@ class Predictor(eqx.Module):
         if len(values) < self.lookback:
             raise ValueError(f"context must hold at least the lookback, {self.lookback} rows: got {len(values)}.")
         tables = beside(known, (one,), ahead, "known"), beside(seen, (one,), 0, "seen")
-        stretch = Stretch(
-            values, *(np.zeros((len(values), 0)) if t is None else t[0].values for t in tables), one.clock
-        )
-        return self._scaled(stretch, one, ahead)
+        known, seen = (np.zeros((len(values), 0)) if t is None else t[0].values for t in tables)
+        return self._scaled(Stretch(values, known, seen, one.clock), one, ahead)
 
     def _scaled(self, stretch: Stretch, series: Series, ahead: int) -> Given:
         values = stretch.values
@@ -215,10 +217,8 @@ class Predictor(eqx.Module):
                 raise ValueError("context must have dates: this forecaster reads the time of the day and the year.")
             return series._replace(clock=clock)
         step = series.clock.time_step
-        if (
-            (clock.frequency != series.clock.frequency
-            and len(series.values) > 2)
-            or (not clock.frequency and not np.isclose(step, clock.time_step, rtol=1e-3, atol=0))
+        if (clock.frequency != series.clock.frequency and len(series.values) > 2) or (
+            not clock.frequency and not np.isclose(step, clock.time_step, rtol=1e-3, atol=0)
         ):
             raise ValueError(
                 f"context must have the time step of the fit, {clock.frequency or format(clock.time_step, 'g')}: got "

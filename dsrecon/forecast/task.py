@@ -28,7 +28,7 @@ class Stretch(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Windows to be judged by: `x` `[t, n]`, `s` `[t, k]` and `mask` `[t, n]` as in `Task`; `starts` `[w]` of windows."""
+    """Windows to be judged by: `x` `[t, n]`, `s` `[t, k]` and `mask` `[t, n]` as in `Task`; where they start, `[w]`."""
 
     x: Float[Array, "t n"]
     s: Float[Array, "t k"] | None
@@ -109,8 +109,8 @@ def imputed(values: np.ndarray, how: Impute | None, period: int, names: Sequence
     if how is None:
         row, column = np.argwhere(missing)[0]
         raise ValueError(
-            f"{what} must be complete: {missing.sum()} of {missing.size} values are NaN, the first {names[column]!r} at "
-            f"row {row}. Choose impute='last' (hold the last value) or impute='seasonal' (the value a period before), "
+            f"{what} must be complete: {missing.sum()} of {missing.size} values are NaN, the first {names[column]!r} "
+            f"at row {row}. Choose impute='last' (hold the last value) or impute='seasonal' (that of a period before), "
             "or cut the series there."
         )
     out, step = np.array(values), 1 if how == "last" else period
@@ -126,9 +126,11 @@ def imputed(values: np.ndarray, how: Impute | None, period: int, names: Sequence
 def known_beside(
     stretch: Stretch, scalers: tuple[Scaler | None, Scaler | None], marks: bool, ahead: int
 ) -> tuple[np.ndarray, int]:
-    """All that is known beside a series and `ahead` rows further, `[t + ahead, k]`, and how many columns are known ahead.
+    """All that is known beside a series and `ahead` rows further, `[t + ahead, k]`, and how many columns are known
+    ahead.
 
-    In this order: covariates known ahead, time marks, covariates known up to the present (0 ahead, where no model looks).
+    In this order: covariates known ahead, time marks, covariates known up to the present (0 ahead, where no model
+    looks).
     """
     rows = len(stretch.values) + ahead
     parts = []

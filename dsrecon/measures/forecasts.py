@@ -17,7 +17,8 @@ def mae(true: Float[np.ndarray, "..."], forecast: Float[np.ndarray, "..."]) -> F
 
 
 def smape(true: Float[np.ndarray, "..."], forecast: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Symmetric percentage errors `200 |y - f| / (|y| + |f|)`, 0 to 200 %; 0 where both are 0, 200 where one is infinite.
+    """Symmetric percentage errors `200 |y - f| / (|y| + |f|)`, 0 to 200 %; 0 where both are 0, 200 where one is
+    infinite.
 
     Reference: Makridakis & Hibon 2000, *The M3-Competition*, International Journal of Forecasting 16, 451.
     """
@@ -30,8 +31,8 @@ def smape(true: Float[np.ndarray, "..."], forecast: Float[np.ndarray, "..."]) ->
 def naive_error(values: Float[np.ndarray, "t n"], period: int = 1) -> Float[np.ndarray, "n"]:
     """Mean absolute error of the seasonal naive forecast, one period ahead, on the series that was learned from.
 
-    `mean |x_t - x_{t - period}|`, channel by channel, over the pairs of rows that are both observed: the unit of the MASE
-    (mean absolute scaled error), `|y - f| / naive_error`.
+    `mean |x_t - x_{t - period}|`, channel by channel, over the pairs of rows that are both observed: the unit of the
+    MASE (mean absolute scaled error), `|y - f| / naive_error`.
 
     **Arguments:** `values` `[t, n]`, NaN where missing; `period` in steps.
 

@@ -33,8 +33,8 @@ def find_period(values: np.ndarray, *, longest: int | None = None) -> Period:
     - the last two for what white noise of `t` rows, and the few cycles of a random walk, can show by chance. The
     highest peak is taken; of the peaks within 90 % of it, and of the drifts within .05, the first.
 
-    **Arguments:** `values` `[t]` or `[t, n]`, NaN where missing (the last 100,000 rows are looked at); `longest`: largest
-    period to look for (default: a third of the rows, at most 10,000).
+    **Arguments:** `values` `[t]` or `[t, n]`, NaN where missing (the last 100,000 rows are looked at); `longest`:
+    largest period to look for (default: a third of the rows, at most 10,000).
 
     **Returns:** a `Period`; 1 step where nothing repeats.
 

@@ -18,8 +18,8 @@ class CellForecaster(AbstractForecaster):
     **Fields:**
 
     - `cell`, `readout`: of the system, in units of its own: `(x - mean) / std`, both `[n]`.
-    - `input_mean`, `input_std` `[k]`: of its external inputs, which are the first columns of `past` and all of `future`;
-      `None` for a system without.
+    - `input_mean`, `input_std` `[k]`: of its external inputs, which are the first columns of `past` and all of
+      `future`; `None` for a system without.
     - `alpha`: how hard the past pulls.
     - `lag`, `dimension`: of the delay coordinates of one variable; `dimension=1` for none.
 
@@ -42,8 +42,8 @@ class CellForecaster(AbstractForecaster):
     def __check_init__(self):
         if (self.dimension - 1) * self.lag >= self.lookback:
             raise ValueError(
-                f"lookback must be above {(self.dimension - 1) * self.lag} steps, the span of the delay coordinates: got "
-                f"{self.lookback}."
+                f"lookback must be above {(self.dimension - 1) * self.lag} steps, the span of the delay coordinates: "
+                f"got {self.lookback}."
             )
 
     def __call__(

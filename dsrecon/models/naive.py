@@ -102,7 +102,7 @@ class Parrot(AbstractForecaster):
         *,
         key: Key | None = None,
     ) -> Float[Array, "horizon n"]:
-        """By `|x - v|^2 = |x|^2 - 2 x.v + |v|^2`: the products of all stretches `v` with the window are one correlation."""
+        """By `|x - v|^2 = |x|^2 - 2 x.v + |v|^2`: the products of all stretches with the window are one correlation."""
         x = x - self.offset
         mean = x.mean(0, keepdims=True)
         shape = x - mean if self.level else x

@@ -27,8 +27,8 @@ class PGN(eqx.Module):
     **Fields:** `W` `[d, k, w]` (tap `i - 1` weighs the step `i` before), `h` `[d]`; `V` `[2d, k + d]`, `v` `[2d]`: the
     gate's rows, then the candidate's.
 
-    **Arguments:** `input_size` k; `width` d; `window` w; `key` for the start values, uniform within one over the root of
-    the number of inputs of a unit.
+    **Arguments:** `input_size` k; `width` d; `window` w; `key` for the start values, uniform within one over the root
+    of the number of inputs of a unit.
 
     **Raises:** `ValueError` for a size below 1.
 
@@ -57,7 +57,7 @@ class PGN(eqx.Module):
         return self.columns(x.T[:, :, None])[:, :, 0].T
 
     def columns(self, u: Float[Array, "k t c"]) -> Float[Array, "d t c"]:
-        """The layer along `c` sequences at once, time and sequence last: every product is a matrix's with many columns."""
+        """The layer along `c` sequences at once, time and sequence last: one product of matrices for all."""
         d, (_, t, c) = len(self.h), u.shape
         H = self.history(u)
         both = jnp.concatenate([u, H]).reshape(-1, t * c)

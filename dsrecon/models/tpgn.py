@@ -27,8 +27,8 @@ class Linear(eqx.Module):
 class Channel(eqx.Module):
     """The weights of one channel: what TPGN does to it.
 
-    `within` `[d, k p]` is applied to each row and `across` `[d, d r]` over the rows; no nonlinearity is between them, so
-    their product, one matrix, is applied to the window.
+    `within` `[d, k p]` is applied to each row and `across` `[d, d r]` over the rows; no nonlinearity is between them,
+    so their product, one matrix, is applied to the window.
     """
 
     pgn: PGN

@@ -45,14 +45,14 @@ class Clock(eqx.Module):
         return Clock(self.time_step, origin, self.unit, self.frequency)
 
     def row(self, time: str | float) -> float:
-        """Which sample is at a time (of the kind of `origin`), as a number of steps from sample 0: whole where one is."""
+        """Which sample is at a time of the kind of `origin`, in steps from sample 0: a whole number where one is."""
         if self.frequency:
             one, other = sorted((pd.Timestamp(self.origin), pd.Timestamp(time)))
             steps = pd.date_range(one, other, freq=self.frequency)
             found = len(steps) - 1.0 if len(steps) and (steps[0], steps[-1]) == (one, other) else np.nan
             return found if pd.Timestamp(time) >= pd.Timestamp(self.origin) else -found
         if isinstance(self.origin, str):
-            gap = (np.datetime64(time, "ns") - np.datetime64(self.origin, "ns")) / np.timedelta64(1, "s")
+            gap = (np.datetime64(str(time), "ns") - np.datetime64(self.origin, "ns")) / np.timedelta64(1, "s")
             return float(gap) / self.time_step
         return (float(time) - self.origin) / self.time_step
 
