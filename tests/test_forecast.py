@@ -12,6 +12,7 @@ import xarray as xr
 
 from dsrecon import measures
 from dsrecon.forecast import (
+    CombinedEstimator,
     Conformal,
     DLinearEstimator,
     EnsembleQuantiles,
@@ -142,6 +143,28 @@ def test_members_differ_and_their_mean_is_the_forecast(series):
     assert np.array_equal(again.predict()["forecast"], fitted.predict()["forecast"])
     with pytest.raises(ValueError, match="at least 2 members: got 1"):
         RidgeEstimator(48).fit(series, 6).predict(intervals=EnsembleQuantiles())
+
+
+def test_a_combination_is_the_mean_of_its_parts_each_fitted_by_itself(series, tmp_path):
+    parts = (
+        RidgeEstimator(48, 24, penalty=1.0),
+        RidgeEstimator(24, 24, level="last", penalty=1.0),
+        SeasonalNaiveEstimator(24),
+    )
+    both = CombinedEstimator(parts, 48).fit(series, 6)
+    alone = [part.fit(series, 6).predict()["forecast"].values for part in parts]
+    np.testing.assert_allclose(both.predict()["forecast"], np.mean(alone, 0), rtol=1e-9)
+    again = load_predictor(both.save(tmp_path / "both"))
+    np.testing.assert_array_equal(again.predict()["forecast"], both.predict()["forecast"])
+    assert both.settings["part 0 penalty"]["value"] == 1.0
+    chosen = CombinedEstimator((RidgeEstimator(48), RidgeEstimator(24)), 48).fit(series, 6)  # on the same windows
+    assert len(chosen.errors.values) == len(RidgeEstimator(48).fit(series, 6).errors.values)
+    with pytest.raises(
+        ValueError, match="every part needs a lookback of its own, at most that of all, 48: got 72 of part 1"
+    ):
+        CombinedEstimator((parts[0], RidgeEstimator(72, penalty=1.0)), 48).fit(series, 6)
+    with pytest.raises(ValueError, match="parts must be at least two estimators: got 1"):
+        CombinedEstimator(parts[:1], 48).fit(series, 6)
 
 
 def test_single_precision(series, float32):

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsrecon.models import ALRNN, PGN, TPGN, CellForecaster, DLinear, LinearForecaster, Parrot, SeasonalNaive
+from dsrecon.models import (
+    ALRNN,
+    PGN,
+    TPGN,
+    CellForecaster,
+    CombinedForecaster,
+    DLinear,
+    LinearForecaster,
+    Parrot,
+    SeasonalNaive,
+)
 from dsrecon.models.pgn import laid_out
 from dsrecon.readout import IdentityReadout
 
@@ -294,3 +304,13 @@ def test_delay_coordinates_and_inputs_of_a_cell_forecaster():
         CellForecaster(
             cell, IdentityReadout(2, 2, key=KEY), jnp.zeros(2), jnp.ones(2), None, None, jnp.asarray(1.0), 2, 3, 2, 2
         )
+
+
+def test_combined_forecasts_are_the_mean_of_their_parts():
+    parts = LinearForecaster(6, 3, key=KEY), TPGN(9, 3, period=3, past_size=1, key=KEY), SeasonalNaive(4, 3, period=4)
+    x, past = normal(9, 1), normal(9, 1, seed=1)
+    wanted = (parts[0](x[3:]) + parts[1](x, past) + parts[2](x[5:])) / 3
+    both = CombinedForecaster(*parts)
+    assert np.allclose(both(x, past), wanted, atol=1e-12) and (both.lookback, both.horizon) == (9, 3)
+    with pytest.raises(ValueError, match=r"parts must be forecasters of one horizon: got \[3, 4\]"):
+        CombinedForecaster(parts[0], SeasonalNaive(4, 4, period=4))

@@ -5,6 +5,7 @@ from dsrecon.forecast.backtest import backtest as backtest
 from dsrecon.forecast.baselines import ParrotEstimator as ParrotEstimator
 from dsrecon.forecast.baselines import RidgeEstimator as RidgeEstimator
 from dsrecon.forecast.baselines import SeasonalNaiveEstimator as SeasonalNaiveEstimator
+from dsrecon.forecast.combined import CombinedEstimator as CombinedEstimator
 from dsrecon.forecast.dynamics import ReconstructionEstimator as ReconstructionEstimator
 from dsrecon.forecast.estimator import AbstractEstimator as AbstractEstimator
 from dsrecon.forecast.estimator import Learned as Learned

@@ -6,40 +6,20 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dsrecon._types import Key
-from dsrecon.forecast.intervals import Errors
 from dsrecon.forecast.predictor import Predictor
-from dsrecon.forecast.run import Members, forecasts
-from dsrecon.forecast.task import (
-    Held,
-    Impute,
-    Stretch,
-    Task,
-    as_panel,
-    beside,
-    imputed,
-    known_beside,
-    on_device,
-    spread,
-)
+from dsrecon.forecast.prepare import Sizes, errors_of, held_rows, names_of, prepared
+from dsrecon.forecast.run import Members
+from dsrecon.forecast.task import Impute, Task, as_panel, beside
 from dsrecon.measures.period import find_period
-from dsrecon.scaler import Scaler
-from dsrecon.series import Series
 
 PERIODS = 7
 """Periods that a window looks back on, where nothing is said."""
 
 LOOKBACK = 96
 """Steps that it looks back on where the series has no period."""
-
-VALIDATION = 5000
-"""Validation windows at most that are looked at."""
-
-ENTRIES, FEWEST = 4_000_000, 200
-"""Errors at most that are kept for intervals; but always those of so many windows."""
 
 
 class Learned(NamedTuple):
@@ -112,6 +92,54 @@ class AbstractEstimator(eqx.Module):
         frequency or twice the same, covariates that end too early or that this forecaster does not take, text, NaN
         without `impute`; each with what came in.
         """
+        self._check(horizon, validation, known, seen)
+        panel = as_panel(series, time_step=time_step, resample=resample)
+        tables = beside(known, panel, 0, "known"), beside(seen, panel, 0, "seen")
+        horizon, first = int(horizon), panel[0]
+        held = [held_rows(len(one.values), validation, horizon) for one in panel]
+        train = [one.values[: len(one.values) - h] for one, h in zip(panel, held, strict=True)]
+        period, why_period = self._period(train)
+        lookback, why_lookback = self._lookback(train, horizon, period)
+        if (rows := max(map(len, train))) < lookback + horizon:
+            raise ValueError(
+                f"the series is too short: its training part has {rows} rows where a window needs "
+                f"{lookback + horizon}, the lookback of {lookback} and the horizon of {horizon}. Take a shorter "
+                f"lookback or horizon, a smaller validation than {validation:g}, or more data."
+            )
+        given = prepared(panel, tables, held, Sizes(lookback, horizon, period), self.reads_times, impute)
+        key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+        learned = self.learn(given.task, key=key, threads=threads, progress=progress)
+        none = "no validation" if not validation else f"rows at the end: {validation:g} of them, at least the horizon"
+        settings: dict[str, tuple[Any, str]] = {
+            "horizon": (horizon, "given"),
+            "validation": (held if len(held) > 1 else held[0], none),
+            "period": (period, why_period),
+            "lookback": (lookback, why_lookback),
+            "impute": (impute, "nothing was missing" if impute is None else "given: fill in by looking back"),
+            **learned.notes,
+        }
+        record = {
+            "settings": {k: {"value": v, "reason": why} for k, (v, why) in settings.items()},
+            "estimator": type(self).__name__,
+        }
+        return Predictor(
+            learned.members,
+            None if len(panel) > 1 else given.scalers[0],
+            given.tail,
+            given.beside_scalers,
+            errors_of(learned.members, given.task),
+            given.naive,
+            first.names,
+            first.units,
+            names_of(tables),
+            self.reads_times,
+            impute,
+            period,
+            json.dumps(record),
+        )
+
+    def _check(self, horizon: Any, validation: float, known: Any, seen: Any) -> None:
+        """What can be refused before the series is looked at."""
         if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
             raise ValueError(f"horizon must be a whole number of steps, at least 1: got {horizon!r}.")
         if not 0 <= validation < 1:
@@ -124,102 +152,6 @@ class AbstractEstimator(eqx.Module):
                 f"{type(self).__name__} takes no covariates: got {'known' if known is not None else 'seen'}. "
                 "TPGNEstimator does."
             )
-        horizon = int(horizon)
-        panel = as_panel(series, time_step=time_step, resample=resample)
-        tables = beside(known, panel, 0, "known"), beside(seen, panel, 0, "seen")
-        settings: dict[str, tuple[Any, str]] = {"horizon": (horizon, "given")}
-
-        held = [_held(len(one.values), validation, horizon) for one in panel]
-        settings["validation"] = (
-            held if len(held) > 1 else held[0],
-            "no validation" if not validation else f"rows at the end: {validation:g} of them, at least the horizon",
-        )
-        train = [one.values[: len(one.values) - h] for one, h in zip(panel, held, strict=True)]
-        period, why = self._period(train)
-        settings["period"] = (period, why)
-        lookback, why = self._lookback(train, horizon, period)
-        settings["lookback"] = (lookback, why)
-        rows = [len(one) for one in train]
-        if max(rows) < lookback + horizon:
-            raise ValueError(
-                f"the series is too short: its training part has {max(rows)} rows where a window needs "
-                f"{lookback + horizon}, the lookback of {lookback} and the horizon of {horizon}. Take a shorter "
-                f"lookback or horizon, a smaller validation than {validation:g}, or more data."
-            )
-        complete = [imputed(one.values, impute, period, one.names, "the series") for one in panel]
-        settings["impute"] = (impute, "nothing was missing" if impute is None else "given: fill in by looking back")
-        several = len(panel) > 1
-        scalers = [_scaler(part[:n]) for part, n in zip(complete, rows, strict=True)]
-        beside_scalers = (_scaler_of(tables[0]), _scaler_of(tables[1]))
-        stretches = [
-            Stretch(
-                part,
-                *(np.zeros((len(part), 0)) if table is None else table[i].values for table in tables),
-                clock=one.clock,
-            )
-            for i, (one, part) in enumerate(zip(panel, complete, strict=True))
-        ]
-        x = [(part - scaler.mean) / scaler.std for part, scaler in zip(complete, scalers, strict=True)]
-        s = [known_beside(stretch, beside_scalers, self.reads_times, 0)[0] for stretch in stretches]
-        masks = [~np.isnan(one.values) for one in panel]
-        missing = not all(mask.all() for mask in masks)
-        columns = 0 if tables[0] is None else tables[0][0].values.shape[1]
-
-        def joined(parts, cuts):
-            return np.concatenate([part[cut] for part, cut in zip(parts, cuts, strict=True)])
-
-        def arrays(cuts):
-            beside = joined(s, cuts)
-            return (
-                on_device(joined(x, cuts)),
-                on_device(beside) if beside.shape[1] else None,
-                jnp.asarray(joined(masks, cuts)) if missing else None,
-            )
-
-        cuts = [slice(max(n - lookback, 0), None) for n in rows]
-        starts, begin = [], 0
-        for one, cut, h in zip(x, cuts, held, strict=True):
-            count = len(one) - cut.start - lookback - horizon + 1
-            starts.append(begin + np.arange(max(count, 0) if h else 0))
-            begin += len(one) - cut.start
-        starts = np.concatenate(starts)
-        validated = Held(*arrays(cuts), jnp.asarray(spread(starts, VALIDATION), jnp.int32)) if len(starts) else None
-        task = Task(*arrays([slice(0, n) for n in rows]), tuple(rows), columns, validated, lookback, horizon, period)
-        key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-        learned = self.learn(task, key=key, threads=threads, progress=progress)
-        errors = None
-        if validated is not None:
-            at = np.asarray(validated.starts)
-            found = forecasts(learned.members, validated.x, validated.s, at, columns)
-            values = np.asarray(validated.x)
-            mask = np.ones_like(values, bool) if validated.mask is None else np.asarray(validated.mask)
-            ahead = at[:, None] + lookback + np.arange(horizon)
-            off = np.where(mask[ahead], values[ahead] - found.mean(0), np.nan)
-            spread_of = values[at[:, None] + np.arange(lookback)].std(1)
-            kept = spread(np.arange(len(off)), max(ENTRIES // off[0].size, FEWEST))
-            errors = Errors(off[kept].astype(np.float32), spread_of[kept].astype(np.float32))
-        last = stretches[-1]
-        cut = slice(max(len(last.values) - lookback, 0), None)
-        settings |= learned.notes
-        record = {
-            "settings": {k: {"value": v, "reason": why} for k, (v, why) in settings.items()},
-            "estimator": type(self).__name__,
-        }
-        return Predictor(
-            learned.members,
-            None if several else scalers[0],
-            Stretch(*(part[cut] for part in last[:3]), clock=last.clock.shifted(cut.start)),
-            beside_scalers,
-            errors,
-            np.concatenate([_naive(t, period, scaler) for t, scaler in zip(train, scalers, strict=True)]).mean(0),
-            panel[0].names,
-            panel[0].units,
-            (_names_of(tables[0]), _names_of(tables[1])),
-            self.reads_times,
-            impute,
-            period,
-            json.dumps(record),
-        )
 
     def _period(self, train: list[np.ndarray]) -> tuple[int, str]:
         if self.period is not None:
@@ -251,29 +183,3 @@ class AbstractEstimator(eqx.Module):
                 f"than the {rows} training rows. Give a period and a lookback, or more data."
             )
         return min(wanted, room // period * period), f"{PERIODS} periods, at most half of the training rows"
-
-
-def _held(rows: int, validation: float, horizon: int) -> int:
-    """Rows at the end that are not learned from."""
-    return max(round(rows * validation), horizon) if validation else 0
-
-
-def _scaler(values: np.ndarray) -> Scaler:
-    """By mean and standard deviation; a variable that never changes keeps its size."""
-    mean, std = values.mean(0), values.std(0)
-    return Scaler(mean, np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0))
-
-
-def _scaler_of(table: tuple[Series, ...] | None) -> Scaler | None:
-    return None if table is None else _scaler(np.concatenate([one.values for one in table]))
-
-
-def _names_of(table: tuple[Series, ...] | None) -> tuple[str, ...]:
-    return () if table is None else table[0].names
-
-
-def _naive(train: np.ndarray, period: int, scaler: Scaler) -> np.ndarray:
-    """The seasonal naive error, `[1, n]` in units of the model: that of the MASE."""
-    step = period if period < len(train) else 1
-    off = np.abs(train[step:] - train[:-step]) / scaler.std
-    return np.where(np.isfinite(off).any(0), np.nanmean(np.where(np.isfinite(off), off, np.nan), 0), np.nan)[None]

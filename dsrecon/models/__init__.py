@@ -2,6 +2,7 @@
 
 from dsrecon.models.alrnn import ALRNN as ALRNN
 from dsrecon.models.bounds import norm_bound as norm_bound
+from dsrecon.models.combined import CombinedForecaster as CombinedForecaster
 from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
 from dsrecon.models.driven import CellForecaster as CellForecaster

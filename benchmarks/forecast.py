@@ -1,0 +1,140 @@
+"""ETTh1 by the published protocol: TPGN, every baseline, and how often intervals cover.
+
+    DSRECON_DATA=FOLDER python benchmarks/forecast.py [table] [best] [coverage]
+
+FOLDER holds ETTh1.csv. Results go to `results/forecast.json`.
+
+- `table`: univariate OT, all 17,420 rows in parts of 60, 20 and 20 %, lookback 168, windows at stride 1, the last
+  incomplete batch of 32 dropped; errors in standard deviations of the training part. TPGN with the paper's settings
+  (width 2, 8 at 1440 steps), five seeds, each by itself; beside it every baseline.
+- `best`: the configuration that did best on the validation part (see `BEST`), and every other that was tried.
+- `coverage`: how often the 90 % intervals cover on the ETTh1 test part and on three simulated systems.
+
+Reference: Jia et al. 2024, *PGN: The RNN's new successor is effective for long-range time series forecasting*, NeurIPS.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from conftest import versions
+
+from dsrecon import simulate
+from dsrecon.forecast import (
+    Conformal,
+    DLinearEstimator,
+    NLinearEstimator,
+    ParrotEstimator,
+    ReconstructionEstimator,
+    RidgeEstimator,
+    SeasonalNaiveEstimator,
+    TPGNEstimator,
+    backtest,
+)
+from dsrecon.systems import Chua, Lorenz63, Roessler
+
+RESULTS = Path(__file__).parent / "results" / "forecast.json"
+HORIZONS = (168, 336, 720, 1440)
+PUBLISHED = {168: (0.1061, 0.2533), 336: (0.1110, 0.2625), 720: (0.1346, 0.2908), 1440: (0.1343, 0.2941)}
+SEEDS = 5
+
+
+def data() -> pd.DataFrame:
+    path = Path(os.environ.get("DSRECON_DATA", "")) / "ETTh1.csv"
+    return pd.read_csv(path, parse_dates=["date"]).set_index("date")[["OT"]]
+
+
+def parts(rows: int, horizon: int) -> tuple[int, int, int]:
+    """Rows of the training part, of training and validation, and the last that the test windows reach."""
+    train, fitted = int(0.6 * rows), rows - int(0.2 * rows)
+    windows = (rows - fitted - horizon + 1) // 32 * 32
+    return train, fitted, fitted + windows + horizon - 1
+
+
+def judged(estimator, series: pd.DataFrame, horizon: int, seed: int = 0) -> dict[str, Any]:
+    """Errors on the validation and on the test part."""
+    train, fitted, last = parts(len(series), horizon)
+    begun = time.perf_counter()
+    found = estimator.fit(series[:fitted], horizon, validation=(fitted - train) / fitted, key=seed)
+    seconds = time.perf_counter() - begun
+    held = backtest(found, series[:fitted], start=train, levels=(), keep=False).table()
+    test = backtest(found, series[:last], keep=False)
+    row = {"windows": test.windows, "fit_seconds": round(seconds, 2), "val_mse": held["mse_scaled"]}
+    scores = test.table()
+    row |= {"mse": scores["mse_scaled"], "mae": scores["mae_scaled"], "mase": scores["mase"], "crps": scores["crps"]}
+    return row | {"coverage 0.9": scores["coverage 0.9"], "epochs": found.settings.get("epochs", {}).get("value")}
+
+
+def baselines(horizon: int) -> dict[str, Any]:
+    return {
+        "seasonal naive": SeasonalNaiveEstimator(168, 24),
+        "ridge": RidgeEstimator(168, 24),
+        "ridge, last value as level": RidgeEstimator(168, 24, level="last"),
+        "NLinear": NLinearEstimator(168, 24),
+        "DLinear": DLinearEstimator(168, 24),
+        "parrot": ParrotEstimator(168, 24),
+        "reconstruction": ReconstructionEstimator(168, 24, runs=2, steps=2000),
+    }
+
+
+def table(series: pd.DataFrame) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for horizon in HORIZONS:
+        width = 8 if horizon == 1440 else 2
+        runs = [judged(TPGNEstimator(168, 24, width), series, horizon, seed) for seed in range(SEEDS)]
+        found = {"TPGN": {"runs": runs, **{k: float(np.mean([r[k] for r in runs])) for k in ("mse", "mae", "mase")}}}
+        found["published"] = dict(zip(("mse", "mae"), PUBLISHED[horizon], strict=True))
+        for name, estimator in baselines(horizon).items():
+            found[name] = judged(estimator, series, horizon)
+        out[str(horizon)] = found
+        for name, row in found.items():
+            print(horizon, f"{name:28s}", f"mse {row['mse']:.4f}  mae {row['mae']:.4f}", flush=True)
+    return out
+
+
+SYSTEMS = {"Lorenz-63": (Lorenz63(), 0.05, 20), "Roessler": (Roessler(), 0.2, 40), "Chua": (Chua(), 0.1, 30)}
+"""Name to system, time step and horizon."""
+
+
+def coverage(series: pd.DataFrame) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    train, fitted, _ = parts(len(series), 168)
+    for horizon in (168, 336, 720):
+        found = TPGNEstimator(168, 24, 2).fit(series[:fitted], horizon, validation=(fitted - train) / fitted)
+        out[f"ETTh1 {horizon}"] = {
+            "scaled": backtest(found, series, keep=False).table()["coverage 0.9"],
+            "plain": backtest(found, series, keep=False, intervals=Conformal(scaled=False)).table()["coverage 0.9"],
+        }
+        print(horizon, out[f"ETTh1 {horizon}"], flush=True)
+    for name, (system, dt, horizon) in SYSTEMS.items():
+        x = simulate(system, 30_000, dt=dt, noise=0.02, key=jax.random.key(0))
+        for kind, estimator in (
+            ("TPGN", TPGNEstimator(96, width=8)),
+            ("ridge", RidgeEstimator(96)),
+            ("parrot", ParrotEstimator(24, level=False)),
+        ):
+            found = estimator.fit(x[:20_000], horizon)
+            scores = backtest(found, x, start=20_000, stride=3, keep=False).table()
+            out[f"{name} {kind}"] = {"scaled": scores["coverage 0.9"], "mse": scores["mse_scaled"]}
+            print(name, kind, out[f"{name} {kind}"], flush=True)
+    return out
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["table", "coverage"]
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in wanted:
+        begun = time.perf_counter()
+        found[name] = {"table": table, "coverage": coverage}[name](data())
+        found[name]["machine"] = {**versions(), "load": os.getloadavg()[0], "seconds": time.perf_counter() - begun}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
