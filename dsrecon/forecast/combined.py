@@ -38,8 +38,8 @@ class CombinedEstimator(AbstractEstimator):
         for i, (part, one) in enumerate(zip(self.parts, jax.random.split(key, len(self.parts)), strict=True)):
             if part.lookback is None or part.lookback > task.lookback:
                 raise ValueError(
-                    f"every part needs a lookback of its own, at most that of all, {task.lookback}: got {part.lookback} "
-                    f"of part {i}."
+                    f"every part needs a lookback of its own, at most that of all, {task.lookback}: got "
+                    f"{part.lookback} of part {i}."
                 )
             later, held = task.lookback - part.lookback, task.held
             held = None if held is None else held._replace(starts=held.starts + later)
