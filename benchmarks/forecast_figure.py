@@ -32,18 +32,25 @@ def main() -> None:
         x, y = np.array(curves[name]).T
         ax.loglog(x, y, "o-", color="#0072B2", label="measured")
         slope = 2 if name == "lookback" else 0 if name == "rows" else 1
-        law = {2: "lookback²", 1: name, 0: "constant: windows are cut from one array"}[slope]
+        law = {2: "lookback²", 1: name, 0: "constant"}[slope]
         ax.loglog(x, y[-1] * (x / x[-1]) ** slope, "--", color="#999999", label=f"∝ {law}" if slope else law)
+        ax.set_xticks(x, [f"{v:,.0f}" for v in x], fontsize=8)
+        ax.minorticks_off()
         ax.set(xlabel=f"{name} ({unit})" if unit else name, ylabel="one update (ms)", ylim=(y.min() / 3, y.max() * 3))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.legend(frameon=False, fontsize=8)
     for name, colour in COLOURS.items():
         x, y = np.array(curves[name]).T
         axes[4].loglog(x, y, "o-", color=colour, label=name)
     axes[4].set(xlabel="length (steps)", ylabel="value and gradient (ms)", title="a layer, width 16, batch 32")
+    axes[4].title.set_fontsize(9)
     axes[4].set_xticks([168, 336, 720, 1440], ["168", "336", "720", "1440"])
     axes[4].minorticks_off()
     axes[4].legend(frameon=False, fontsize=8)
-    axes[0].set_title("TPGN, width 8, period 24, batch 32, lookback and horizon 168", fontsize=9, loc="left")
+    figure.suptitle(
+        "One training update of TPGN (width 8, period 24, batch 32, lookback and horizon 168), and a layer", fontsize=10
+    )
+    axes[4].yaxis.set_major_formatter("{x:g}")
     axes[5].axis("off")
     for ax in axes[:5]:
         ax.spines[["top", "right"]].set_visible(False)
