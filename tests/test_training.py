@@ -521,36 +521,27 @@ def test_patience_ends_runs_one_by_one():
         looked.append(len(looked))
         return {"score": falls[:, len(looked) - 1]}
 
-    model = jnp.zeros((2, 1))
-    found, history = fit(
-        model,
-        lambda w, state, batch, key: (jnp.sum(-w), (state, {})),
-        lambda key: None,
-        optax.sgd(1.0),
-        steps=16,
-        every=2,
-        key=jax.random.split(jax.random.key(0), 2),
-        evaluate=evaluate,
-        patience=3,
-        threads=1,
-    )
+    def run():
+        looked.clear()
+        return fit(
+            jnp.zeros((2, 1)),
+            lambda w, state, batch, key: (jnp.sum(-w), (state, {})),
+            lambda key: None,
+            optax.sgd(1.0),
+            steps=16,
+            every=2,
+            key=jax.random.split(jax.random.key(0), 2),
+            evaluate=evaluate,
+            patience=3,
+            threads=1,
+        )
+
+    found, history = run()
     # run 0 is over after evaluation 6, three after its best; the score of 1 at the seventh no longer counts
     assert history.best_at.tolist() == [6, 10] and found[:, 0].tolist() == [6, 10]
     assert len(looked) == 8 and history.loss.shape == (16, 2)
-    looked.clear()
     falls[1] = [5, 6, 6, 6, 0, 0, 0, 0]
-    _, history = fit(
-        model,
-        lambda w, state, batch, key: (jnp.sum(-w), (state, {})),
-        lambda key: None,
-        optax.sgd(1.0),
-        steps=16,
-        every=2,
-        key=jax.random.split(jax.random.key(0), 2),
-        evaluate=evaluate,
-        patience=3,
-        threads=1,
-    )
+    _, history = run()
     assert len(looked) == 6 and history.loss.shape == (12, 2) and history.best_at.tolist() == [6, 2]
     assert not history.interrupted
 

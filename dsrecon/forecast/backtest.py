@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from dsrecon.forecast.intervals import AbstractIntervals, Conformal, check_levels
-from dsrecon.forecast.predictor import LEVELS, SCALED, Predictor
+from dsrecon.forecast.predictor import LEVELS, SCALED, Given, Predictor
 from dsrecon.forecast.run import forecasts
 from dsrecon.forecast.task import as_panel
 from dsrecon.measures.forecasts import crps, mae, mse, smape
@@ -89,7 +89,7 @@ def backtest(
     if stride < 1:
         raise ValueError(f"stride must be at least 1: got {stride}.")
     (raw,) = as_panel(series)
-    predictor._check_beside(known, seen)
+    predictor.check_beside(known, seen)
     given = predictor.given(series, known, seen, ahead=0)
     first = _first(predictor, raw, start)
     lookback, rows = predictor.lookback, len(given.x)
@@ -100,64 +100,86 @@ def backtest(
             f"the test part must hold a whole window: it has {max(rows - begin, 0)} rows from row {begin} of {rows}, "
             f"the horizon is {horizon}. Say where it begins (start=), or give more data."
         )
-    true = given.series.values
-    scaler, conformal = given.scaler, isinstance(intervals, Conformal)
+    conformal = isinstance(intervals, Conformal)
     levels = check_levels((predictor.usual_levels if conformal else LEVELS) if levels is None else levels)
     if levels and conformal and predictor.errors is None:
         raise ValueError("intervals need the errors of validation windows: fit with validation above 0.")
     grid = GRID if not conformal or (predictor.errors is not None and predictor.errors.most(GRID[-1])) else ()
-    ahead = predictor.horizon
-    x = np.asarray(given.x)
-    padded, s = given.x, given.s
-    short = max(int(starts[-1]) + lookback + ahead - (rows if s is None else len(s)), 0)
+    s = given.s
+    short = max(int(starts[-1]) + lookback + predictor.horizon - (rows if s is None else len(s)), 0)
     if s is not None and short:  # windows whose last steps ahead are not judged
         s = jnp.concatenate([s, jnp.zeros((short, s.shape[1]), s.dtype)])
     sums: dict[str, np.ndarray] = {}
-    counts = np.zeros((horizon, x.shape[1]))
+    counts = np.zeros((horizon, given.x.shape[1]))
     kept: dict[str, list[np.ndarray]] = {"forecast": [], "quantiles": [], "observed": []}
-    pairs = [(lo, hi) for lo, hi in zip(levels, levels[::-1], strict=True) if lo < hi and abs(lo + hi - 1) < 1e-9]
     for i in range(0, len(starts), CHUNK):
         at = starts[i : i + CHUNK]
-        members = forecasts(predictor.members, padded, s, at, predictor.known_columns)[:, :, :horizon]
-        y = true[at[:, None] + lookback + np.arange(horizon)]
-        point = scaler.unscale(members.mean(0))
-        point = np.where(np.isfinite(point), point, np.inf)  # a forecast that diverged is infinitely wrong
-        found = {"mse": mse(y, point), "mae": mae(y, point), "smape": smape(y, point)}
-        found["mase"] = found["mae"] / scaler.std / predictor.naive
-        found["mse_scaled"] = found["mse"] / scaler.std**2
-        found["mae_scaled"] = found["mae"] / scaler.std
-        told = np.empty((0, *point.shape))
-        if levels or grid:
-            spread = x[at[:, None] + np.arange(lookback)].std(1)
-            cut = predictor.errors and type(predictor.errors)(
-                predictor.errors.values[:, :horizon], predictor.errors.spread
-            )
-            both = scaler.unscale(intervals.quantiles(members, spread, cut, (*grid, *levels)))
-            told = both[len(grid) :]
-            if grid:
-                found["crps"] = crps(y, np.moveaxis(both[: len(grid)], 0, -1), grid)
-            for lo, hi in pairs:
-                inside = (y >= told[levels.index(lo)]) & (y <= told[levels.index(hi)])
-                found[f"coverage {hi - lo:.6g}"] = np.where(np.isnan(y), np.nan, inside)
+        members = forecasts(predictor.members, given.x, s, at, predictor.known_columns)[:, :, :horizon]
+        found, told = _scored(predictor, given, at, members, intervals, levels, grid)
         for name, values in found.items():
             sums[name] = sums.get(name, 0.0) + np.nansum(values, 0)
-        counts += np.isfinite(y).sum(0)
+        counts += np.isfinite(told["observed"]).sum(0)
         if keep:
-            for name, values in (("forecast", point), ("quantiles", told), ("observed", y)):
+            for name, values in told.items():
                 kept[name].append(values)
     means = {name: np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for name, total in sums.items()}
-    coords = {"lead": np.arange(1, horizon + 1), "variable": list(predictor.names)}
-    data: dict[str, Any] = {k: (("lead", "variable"), v) for k, v in means.items() if not k.startswith("coverage")}
-    if pairs:
-        data["coverage"] = (
-            ("interval", "lead", "variable"),
-            np.stack([means[f"coverage {h - l:.6g}"] for l, h in pairs]),
-        )
-        coords["interval"] = [float(f"{h - l:.6g}") for l, h in pairs]
-    scores = xr.Dataset(data, coords, {"windows": len(starts)})
+    scores = _tabled(means, predictor.names, levels, len(starts))
     return Backtest(
         scores, _kept(kept, given.series, starts, lookback, levels, predictor) if keep else None, len(starts)
     )
+
+
+def _scored(
+    predictor: Predictor,
+    given: Given,
+    at: np.ndarray,
+    members: np.ndarray,
+    intervals: AbstractIntervals,
+    levels: Sequence[float],
+    grid: Sequence[float],
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Scores of the windows that begin at `at`, entry by entry, NaN where nothing was observed; and what is kept."""
+    lookback, horizon, scaler = predictor.lookback, members.shape[2], given.scaler
+    y = given.series.values[at[:, None] + lookback + np.arange(horizon)]
+    point = scaler.unscale(members.mean(0))
+    point = np.where(np.isfinite(point), point, np.inf)  # a forecast that diverged is infinitely wrong
+    found = {"mse": mse(y, point), "mae": mae(y, point), "smape": smape(y, point)}
+    found["mase"] = found["mae"] / scaler.std / predictor.naive
+    found["mse_scaled"] = found["mse"] / scaler.std**2
+    found["mae_scaled"] = found["mae"] / scaler.std
+    told = np.empty((0, *point.shape))
+    if levels or grid:
+        spread = np.asarray(given.x)[at[:, None] + np.arange(lookback)].std(1)
+        errors = None if predictor.errors is None else predictor.errors.until(horizon)
+        both = scaler.unscale(intervals.quantiles(members, spread, errors, (*grid, *levels)))
+        told = both[len(grid) :]
+        if grid:
+            score = crps(y, np.moveaxis(both[: len(grid)], 0, -1), grid)
+            found["crps"] = np.where(np.isinf(point) & ~np.isnan(y), np.inf, score)
+        for lo, hi in _pairs(levels):
+            inside = (y >= told[levels.index(lo)]) & (y <= told[levels.index(hi)])
+            found[_coverage(lo, hi)] = np.where(np.isnan(y), np.nan, inside)
+    return found, {"forecast": point, "quantiles": told, "observed": y}
+
+
+def _pairs(levels: Sequence[float]) -> list[tuple[float, float]]:
+    """Ends of the central intervals among the levels."""
+    return [(lo, hi) for lo, hi in zip(levels, levels[::-1], strict=True) if lo < hi and abs(lo + hi - 1) < 1e-9]
+
+
+def _coverage(lo: float, hi: float) -> str:
+    return f"coverage {hi - lo:.6g}"
+
+
+def _tabled(means: dict[str, np.ndarray], names: Sequence[str], levels: Sequence[float], windows: int) -> xr.Dataset:
+    """Means `[h, n]` by name, those of coverages along `interval`."""
+    pairs, (horizon, _) = _pairs(levels), means["mse"].shape
+    coords: dict[str, Any] = {"lead": np.arange(1, horizon + 1), "variable": list(names)}
+    data: dict[str, Any] = {k: (("lead", "variable"), v) for k, v in means.items() if not k.startswith("coverage")}
+    if pairs:
+        data["coverage"] = (("interval", "lead", "variable"), np.stack([means[_coverage(*pair)] for pair in pairs]))
+        coords["interval"] = [float(f"{hi - lo:.6g}") for lo, hi in pairs]
+    return xr.Dataset(data, coords, {"windows": windows})
 
 
 def _kept(kept, series: Series, starts, lookback: int, levels, predictor: Predictor) -> xr.Dataset:

@@ -18,6 +18,10 @@ class Errors(eqx.Module):
     values: np.ndarray
     spread: np.ndarray
 
+    def until(self, horizon: int) -> "Errors":
+        """Those of the first `horizon` steps ahead."""
+        return Errors(self.values[:, :horizon], self.spread)
+
     def most(self, level: float) -> bool:
         """Whether there are windows enough for the quantile at a level, at every lead time and in every variable."""
         count = np.isfinite(self.values).sum(0).min()

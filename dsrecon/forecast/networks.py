@@ -15,7 +15,7 @@ from dsrecon.forecast.run import Members, errors
 from dsrecon.forecast.task import Task
 from dsrecon.forecaster import AbstractForecaster
 from dsrecon.models import TPGN, DLinear, LinearForecaster
-from dsrecon.training import Windows, absolute, fit, forecasting, squared
+from dsrecon.training import Windows, fit, forecasting, squared
 
 EPOCH, FEWEST = 1000, 50
 """Updates at most and at least between two looks at the validation windows: few windows are gone through repeatedly."""
@@ -204,6 +204,3 @@ class DLinearEstimator(AbstractEstimator):
             return DLinear(task.lookback, task.horizon, channels=task.channels, key=key)
 
         return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
-
-
-__all__ = ["DLinearEstimator", "NLinearEstimator", "TPGNEstimator", "Training", "absolute", "squared"]

@@ -103,7 +103,7 @@ class Predictor(eqx.Module):
         step, a context that is too short or has gaps, and covariates that are missing, end before the horizon, or are
         not wanted.
         """
-        self._check_beside(known, seen)
+        self.check_beside(known, seen)
         if context is None:
             given, clock = self._from_tail(known, seen), self.end
         else:
@@ -191,7 +191,8 @@ class Predictor(eqx.Module):
                 f"known covariates must cover the {self.horizon} rows ahead, the horizon: {error}"
             ) from error
 
-    def _check_beside(self, known: Any, seen: Any) -> None:
+    def check_beside(self, known: Any, seen: Any) -> None:
+        """Raise `ValueError` for covariates that are not wanted, and for those known ahead that are wanting."""
         for name, data, wanted in zip(("known", "seen"), (known, seen), self.beside_names, strict=True):
             if data is not None and not wanted:
                 raise ValueError(f"{name} covariates are not wanted: it was fitted without.")

@@ -31,7 +31,7 @@ class Members(eqx.Module):
 def _windows(
     model: AbstractForecaster,
     x: Float[Array, "t n"],
-    s: Float[Array, "t k"] | None,
+    s: Float[Array, "u k"] | None,
     starts: Int[Array, "w"],
     known: int,
 ) -> Float[Array, "h n w"]:
@@ -61,15 +61,16 @@ def _forecasts(
 
 
 def forecasts(
-    members: Members, x: Float[Array, "t n"], s: Float[Array, "t k"] | None, starts: np.ndarray, known: int
+    members: Members, x: Float[Array, "t n"], s: Float[Array, "u k"] | None, starts: np.ndarray, known: int
 ) -> Float[np.ndarray, "r w h n"]:
     """Forecasts of all members, of the windows that begin at `starts` `[w]`.
 
-    Window `i` looks at rows `starts[i]` to `starts[i] + lookback - 1`. Compiled once for any number of windows.
+    Window `i` looks at rows `starts[i]` to `starts[i] + lookback - 1`.
+    Numbers of windows are padded to few sizes, so few are compiled.
     """
     out = []
     size = min(BATCH, _above(len(starts)))
-    many = max(1, min(CHUNK // size, -(-len(starts) // size)))
+    many = min(CHUNK // size, _above(-(-len(starts) // size)))
     for first in range(0, len(starts), size * many):
         part = starts[first : first + size * many]
         padded = np.concatenate([part, np.full(size * many - len(part), part[-1])]).astype(np.int32)
@@ -87,7 +88,7 @@ def _above(count: int) -> int:
 def errors(
     members: Members,
     x: Float[Array, "t n"],
-    s: Float[Array, "t k"] | None,
+    s: Float[Array, "u k"] | None,
     mask: Bool[Array, "t n"] | None,
     starts: Int[Array, "w"],
     known: int,

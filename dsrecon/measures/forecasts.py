@@ -64,5 +64,4 @@ def crps(
 
     if len(levels) != quantiles.shape[-1] or not all(0 < level < 1 for level in levels):
         raise ValueError(f"levels must be {quantiles.shape[-1]} numbers in (0, 1): got {list(levels)}.")
-    found = scoringrules.crps_quantile(np.nan_to_num(true), quantiles, np.asarray(levels, float), backend="numpy")
-    return np.where(np.isnan(true), np.nan, found)
+    return scoringrules.crps_quantile(true, quantiles, np.asarray(levels, float), backend="numpy")
