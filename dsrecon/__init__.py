@@ -4,6 +4,7 @@ Begin with `reconstruct(series)`; what it returns is a `Reconstruction`.
 """
 
 from dsrecon import datasets as datasets
+from dsrecon import forecast as forecast
 from dsrecon import measures as measures
 from dsrecon import models as models
 from dsrecon import symbolic as symbolic
@@ -29,11 +30,21 @@ from dsrecon.export import export_arrays as export_arrays
 from dsrecon.export import export_stablehlo as export_stablehlo
 from dsrecon.export import load_stablehlo as load_stablehlo
 from dsrecon.export import read_arrays as read_arrays
+from dsrecon.layer import AbstractSequenceLayer as AbstractSequenceLayer
+from dsrecon.layer import Timed as Timed
+from dsrecon.layer import steps_between as steps_between
+from dsrecon.layer import stepwise as stepwise
 from dsrecon.measures import score as score
 from dsrecon.models import ALRNN as ALRNN
 from dsrecon.models import GRU as GRU
+from dsrecon.models import LMU as LMU
+from dsrecon.models import LRU as LRU
+from dsrecon.models import LSSL as LSSL
 from dsrecon.models import LSTM as LSTM
 from dsrecon.models import PLRNN as PLRNN
+from dsrecon.models import S4 as S4
+from dsrecon.models import S4D as S4D
+from dsrecon.models import S5 as S5
 from dsrecon.models import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models import ClippedShallowPLRNN as ClippedShallowPLRNN
 from dsrecon.models import DendriticPLRNN as DendriticPLRNN
@@ -44,8 +55,10 @@ from dsrecon.models import MeanCentredPLRNN as MeanCentredPLRNN
 from dsrecon.models import ParaGRU as ParaGRU
 from dsrecon.models import ParaLSTM as ParaLSTM
 from dsrecon.models import RecurrentHighway as RecurrentHighway
+from dsrecon.models import SequenceModel as SequenceModel
 from dsrecon.models import ShallowPLRNN as ShallowPLRNN
 from dsrecon.models import TanhRNN as TanhRNN
+from dsrecon.models import sequence_model as sequence_model
 from dsrecon.newton import AbstractParallel as AbstractParallel
 from dsrecon.newton import CoarseToFine as CoarseToFine
 from dsrecon.newton import Newton as Newton

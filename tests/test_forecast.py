@@ -100,7 +100,7 @@ def test_learned_forecasts_beat_the_last_period(series):
 
 
 def test_ridge_is_penalised_least_squares(series):
-    fitted = RidgeEstimator(10, penalty=3.0).fit(series, 4, validation=0)
+    fitted = RidgeEstimator(10, penalty=3.0).fit(series, 4, validation=0.0)
     x = (series.values - series.values.mean()) / series.values.std()
     windows = np.lib.stride_tricks.sliding_window_view(x, 14)
     X, Y = windows[:, :10], windows[:, 10:]
@@ -110,7 +110,7 @@ def test_ridge_is_penalised_least_squares(series):
     np.testing.assert_allclose(model.W[0, 0], W, atol=1e-9)
     np.testing.assert_allclose(model.b[0, 0], Y.mean(0) - W @ X.mean(0), atol=1e-9)
     with pytest.raises(ValueError, match="penalty must be given where there is no validation"):
-        RidgeEstimator(10).fit(series, 4, validation=0)
+        RidgeEstimator(10).fit(series, 4, validation=0.0)
 
 
 def test_a_linear_series_is_learned_exactly():
@@ -119,7 +119,7 @@ def test_a_linear_series_is_learned_exactly():
     for _ in range(300):
         x.append(1.6 * x[-1] - 0.9 * x[-2] + 1e-9)
     x = np.array(x[:60])
-    fitted = RidgeEstimator(2, penalty=1e-12).fit(x[:50], 3, validation=0)
+    fitted = RidgeEstimator(2, penalty=1e-12).fit(x[:50], 3, validation=0.0)
     np.testing.assert_allclose(fitted.predict()["forecast"].values[:, 0], x[50:53], atol=1e-6)
 
 
@@ -387,14 +387,14 @@ def test_intervals_cover_what_they_name():
         assert 0.87 < backtest(fitted, values, intervals=how).table()["coverage 0.9"] < 0.93
 
 
-@pytest.mark.parametrize("levels", [(0, 0.5), (0.5, 0.5), (1.2,)])
+@pytest.mark.parametrize("levels", [(0.0, 0.5), (0.5, 0.5), (1.2,)])
 def test_wrong_levels_are_refused(ridge, levels):
     with pytest.raises(ValueError, match=r"levels must be different numbers in \(0, 1\)"):
         ridge.predict(levels=levels)
 
 
 def test_without_validation_there_are_no_intervals(series):
-    fitted = RidgeEstimator(48, penalty=1.0).fit(series, 6, validation=0)
+    fitted = RidgeEstimator(48, penalty=1.0).fit(series, 6, validation=0.0)
     assert "quantiles" not in fitted.predict()
     assert "crps" not in backtest(fitted, series, start=300).scores
     with pytest.raises(ValueError, match="fit with validation above 0"):
@@ -494,7 +494,7 @@ def test_a_sine_with_a_trend_a_constant_and_a_short_series():
 
 
 def test_a_forecast_that_diverges_says_so(series):
-    fitted = RidgeEstimator(4, penalty=1.0).fit(series, 6, validation=0)
+    fitted = RidgeEstimator(4, penalty=1.0).fit(series, 6, validation=0.0)
     broken = jax.tree.map(lambda w: w, fitted)
     object.__setattr__(broken.members.model, "b", fitted.members.model.b.at[0, 0, 3].set(jnp.inf))
     with pytest.raises(RuntimeError, match="not finite from 4 steps ahead on"):

@@ -55,7 +55,7 @@ class AbstractEstimator(eqx.Module):
     def fit(
         self,
         series: Any,
-        horizon: int,
+        horizon: int | float,
         *,
         known: Any = None,
         seen: Any = None,
