@@ -14,11 +14,19 @@ from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, AbstractPWLCell, Restart, Restarted
 from dsrecon.evolve import AbstractSolver, Sequential
+from dsrecon.layer import AbstractSequenceLayer
 from dsrecon.models import (
     ALRNN,
     GRU,
+    LMU,
+    LRU,
+    LSSL,
     LSTM,
     PLRNN,
+    S4,
+    S4D,
+    S5,
+    Bilinear,
     ClippedDendriticPLRNN,
     ClippedShallowPLRNN,
     DendriticPLRNN,
@@ -28,9 +36,11 @@ from dsrecon.models import (
     RecurrentHighway,
     ShallowPLRNN,
     TanhRNN,
+    ZeroOrderHold,
 )
 from dsrecon.models.experts import ExpertMixture
 from dsrecon.models.hierarchical import Hierarchical
+from dsrecon.models.ssmcell import StateSpaceCell
 from dsrecon.newton import CoarseToFine, Newton, Picard, QuasiNewton, TrustRegion
 from dsrecon.readout import (
     AbstractReadout,
@@ -70,6 +80,20 @@ class SolverRow(NamedTuple):
     name: str
     solver: AbstractSolver
     forward: bool = False
+
+
+class LayerRow(NamedTuple):
+    """A sequence layer of width 3 under test: its name, `key -> layer`, and what is true of it.
+
+    `timed`: it knows time between steps; `exact`: its steps are those of its differential equation, for held input;
+    `order`: or approach it with this power of their length.
+    """
+
+    name: str
+    make: Callable[[Any], AbstractSequenceLayer]
+    timed: bool = True
+    exact: bool = False
+    order: int | None = None
 
 
 class Oscillator(eqx.Module):
@@ -163,6 +187,8 @@ CELLS = [
         lambda key: Forced(ParaGRU(4, input_size=2, key=key), IdentityReadout(2, 4, key=key)),
         forcing,
     ),
+    CellRow("state-space", lambda key: StateSpaceCell(2, 4, 3, key=key)),
+    CellRow("state-space-driven", lambda key: StateSpaceCell(2, 4, 3, 2, input_size=2, key=key), normal(2)),
     CellRow("restarted-paralstm", lambda key: Restarted(ParaLSTM(2, input_size=2, key=key)), restart(4)),
 ]
 
@@ -173,6 +199,28 @@ READOUTS = [
     ReadoutRow("linear-hidden", lambda key: LinearReadout(2, 5, key=key)),
     ReadoutRow("generalised", lambda key: GeneralisedReadout(("poisson", "gaussian", "bernoulli"), 4, key=key), True),
     ReadoutRow("haemodynamic", lambda key: HaemodynamicReadout(2, 4, time_step=2.0, key=key)),
+]
+
+LAYERS = [
+    LayerRow("s4d", lambda key: S4D(3, 8, key=key), exact=True),
+    LayerRow("s4d-legs-bilinear", lambda key: S4D(3, 6, init="legs", rule=Bilinear(), key=key), order=2),
+    LayerRow("s4d-inv", lambda key: S4D(3, 4, init="inv", key=key), exact=True),
+    LayerRow("s4", lambda key: S4(3, 8, key=key), order=2),
+    LayerRow("s4-legt", lambda key: S4(3, 6, measure="legt", rule=Bilinear(0.8), key=key), order=1),
+    LayerRow("s5", lambda key: S5(3, 8, blocks=2, key=key), exact=True),
+    LayerRow("s5-bilinear", lambda key: S5(3, 4, rule=Bilinear(), key=key), order=2),
+    LayerRow("lssl", lambda key: LSSL(3, 6, key=key), order=2),
+    LayerRow("lssl-fourier", lambda key: LSSL(3, 6, measure="fourier", key=key), order=2),
+    LayerRow("lssl-hold", lambda key: LSSL(3, 5, measure="lagt", rule=ZeroOrderHold(), key=key), exact=True),
+    LayerRow("lssl-trained", lambda key: LSSL(3, 5, trainable=True, key=key), order=2),
+    LayerRow(
+        "lssl-trained-backward",
+        lambda key: LSSL(3, 5, measure="legt", trainable=True, rule=Bilinear(1.0), key=key),
+        order=1,
+    ),
+    LayerRow("lmu", lambda key: LMU(3, 6, memories=2, window=20.0, key=key), exact=True),
+    LayerRow("lmu-wide", lambda key: LMU(3, 2, memories=2, window=20.0, rule=Bilinear(), key=key), order=2),
+    LayerRow("lru", lambda key: LRU(3, 4, key=key), timed=False),
 ]
 
 SOLVERS = [

@@ -15,6 +15,7 @@ from dsrecon.forecast.intervals import EnsembleQuantiles as EnsembleQuantiles
 from dsrecon.forecast.marks import time_marks as time_marks
 from dsrecon.forecast.networks import DLinearEstimator as DLinearEstimator
 from dsrecon.forecast.networks import NLinearEstimator as NLinearEstimator
+from dsrecon.forecast.networks import SequenceEstimator as SequenceEstimator
 from dsrecon.forecast.networks import TPGNEstimator as TPGNEstimator
 from dsrecon.forecast.networks import Training as Training
 from dsrecon.forecast.predictor import Predictor as Predictor

@@ -1,4 +1,4 @@
-"""Forecasters that are trained by gradients: TPGN, NLinear, DLinear."""
+"""Forecasters that are trained by gradients: TPGN, deep models of sequence layers, NLinear, DLinear."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,11 @@ from dsrecon.forecast.estimator import AbstractEstimator, Learned
 from dsrecon.forecast.run import Members, errors
 from dsrecon.forecast.task import Task
 from dsrecon.forecaster import AbstractForecaster
-from dsrecon.models import TPGN, DLinear, LinearForecaster
-from dsrecon.training import Windows, fit, forecasting, squared
+from dsrecon.layer import AbstractSequenceLayer
+from dsrecon.models import S4, TPGN, DLinear, LinearForecaster
+from dsrecon.models.ahead import SequenceForecaster
+from dsrecon.models.linear import Level
+from dsrecon.training import Windows, fit, forecasting, grouped, squared
 
 EPOCH, FEWEST = 1000, 50
 """Updates at most and at least between two looks at the validation windows: few windows are gone through repeatedly."""
@@ -59,8 +62,12 @@ def trained(
     key: Key,
     threads: int | None,
     progress: bool | None,
+    dynamics_rate: float | None = None,
 ) -> Learned:
     """`members` forecasters from as many seeds, trained at once.
+
+    `dynamics_rate`: learning rate of what makes the dynamics of sequence layers, without weight decay; `None` for
+    forecasters without such layers.
 
     **Raises:** `ValueError` for members below 1; `RuntimeError` where one of them did not stay finite.
     """
@@ -70,12 +77,7 @@ def trained(
     every = max(task.windows // batch, FEWEST)
     updates, look = training.epochs * every, min(every, EPOCH)
 
-    def rate(count: Any) -> Array:
-        return training.learning_rate * training.decay ** jax.numpy.maximum(count // every - 1, 0)
-
-    decay = training.weight_decay
-    # All parameters as one vector: a program of few operations, which compiles sooner.
-    optimiser = optax.flatten(optax.adamw(rate, weight_decay=decay) if decay else optax.adam(rate))
+    optimiser = _optimiser(training, every, dynamics_rate)
     sampler = Windows(
         task.x, length=task.lookback + task.horizon - 1, batch=batch, trials=task.trials, mask=task.mask, s=task.s
     )
@@ -119,6 +121,18 @@ def trained(
     return Learned(Members.of(model, members), notes)
 
 
+def _optimiser(training: Training, every: int, dynamics_rate: float | None) -> optax.GradientTransformation:
+    """Adam, its rates falling from one epoch of `every` updates to the next."""
+
+    def falling(first: float) -> Callable[[Any], Array]:
+        return lambda count: first * training.decay ** jax.numpy.maximum(count // every - 1, 0)
+
+    rate, decay = falling(training.learning_rate), training.weight_decay
+    # All parameters as one vector: a program of few operations, which compiles sooner.
+    rest = optax.flatten(optax.adamw(rate, weight_decay=decay) if decay else optax.adam(rate))
+    return rest if dynamics_rate is None else grouped(rest, optax.adam(falling(dynamics_rate)))
+
+
 class TPGNEstimator(AbstractEstimator):
     """Fits `dsrecon.models.TPGN`, an ensemble of `members` from as many seeds.
 
@@ -158,6 +172,74 @@ class TPGNEstimator(AbstractEstimator):
             )
 
         return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
+
+
+class SequenceEstimator(AbstractEstimator):
+    """Fits `dsrecon.models.SequenceForecaster`: sequence layers (S4, S4D, S5, ...) that read on over the steps ahead.
+
+    All variables are read together and told together. Steps of the series are steps of the layers.
+
+    - `lookback`, `period`: found from the series where not given; the period is for the record only.
+    - `layer`: makes a layer, `lambda key: S4D(32, key=key)`; `None` for `S4(32)`. `depth`: so many of them.
+    - `dropout`: share; `bidirectional`: layers that read backwards too, from the last step ahead.
+    - `level`: what is taken off a window and put back on its forecast, `"last"`, `"mean"` or `"none"`.
+    - `marks`: time marks beside the series, where it has dates. `members`: an ensemble from as many seeds.
+    - `training`: see `Training`; `dynamics_rate`: learning rate of the layers' dynamics, which falls with the other's;
+      they have no weight decay.
+    """
+
+    lookback: int | None = None
+    period: int | None = None
+    layer: Callable[[Key], AbstractSequenceLayer] | None = None
+    depth: int = 1
+    dropout: float = 0.0
+    bidirectional: bool = False
+    level: Level = "last"
+    marks: bool = True
+    members: int = 1
+    training: Training = Training()
+    dynamics_rate: float = 1e-3
+
+    def __check_init__(self):
+        if not self.dynamics_rate > 0:
+            raise ValueError(f"dynamics_rate must be positive: got {self.dynamics_rate}.")
+
+    @property
+    def reads_times(self) -> bool:
+        return self.marks
+
+    @property
+    def takes_covariates(self) -> bool:
+        return True
+
+    def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
+        layer = (lambda key: S4(32, key=key)) if self.layer is None else self.layer
+
+        def make(key: Key) -> SequenceForecaster:
+            return SequenceForecaster(
+                task.lookback,
+                task.horizon,
+                layer,
+                channels=task.channels,
+                depth=self.depth,
+                dropout=self.dropout,
+                bidirectional=self.bidirectional,
+                past_size=task.beside,
+                known_size=task.known,
+                level=self.level,
+                key=key,
+            )
+
+        return trained(
+            make,
+            task,
+            self.training,
+            self.members,
+            key=key,
+            threads=threads,
+            progress=progress,
+            dynamics_rate=self.dynamics_rate,
+        )
 
 
 class NLinearEstimator(AbstractEstimator):

@@ -78,7 +78,7 @@ def _in_groups(f, *given: Array) -> tuple[Array, ...]:
 
 def _length(t: int) -> int:
     """Of the transform: at least `2 t - 1`, of small factors."""
-    return next_fast_len(2 * t - 1, real=True)
+    return int(next_fast_len(2 * t - 1, real=True))  # pyright: ignore[reportArgumentType]
 
 
 @jax.custom_vjp

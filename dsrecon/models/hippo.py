@@ -1,6 +1,6 @@
-"""The HiPPO systems `x' = A x + B u`, the state of which remembers a past, and the forms in which `A` is cheap.
+"""The HiPPO systems, the state of which remembers a past; forms in which `A` is cheap; the LegS memory as a cell.
 
-Made on the host in NumPy float64, once, whatever JAX is set to.
+Matrices are made on the host in NumPy float64, once, whatever JAX is set to.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -52,7 +52,7 @@ class TridiagonalForm(NamedTuple):
     Q: Float[np.ndarray, "n"]
 
 
-def hippo(measure: Measure, state_size: int) -> System:
+def hippo_system(measure: Measure, state_size: int) -> System:
     """`x' = A x + B u`, the state of which holds the past of `u` in orthonormal functions.
 
     With `p_n(x) = sqrt(2n + 1) P_n(2x - 1)`, the Legendre polynomials of [0, 1], `x_n(t) = int g_n(s) u(t - s) ds` and
@@ -120,7 +120,7 @@ def normal_plus_low_rank(measure: Measure, state_size: int) -> NPLR:
     C; Gu et al. 2023 (as `hippo`).
     """
     _check(measure, state_size, pairs=True)
-    A, B = hippo(measure, state_size)
+    A, B = hippo_system(measure, state_size)
     n, half = np.arange(state_size), state_size // 2
     shift = 0.5 if measure == "legs" else 0.0
     if measure == "fourier":

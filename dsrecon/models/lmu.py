@@ -24,7 +24,7 @@ from dsrecon.layer import (
 from dsrecon.models._init import at_least_one, uniforms
 from dsrecon.models._ssm import krylov_columns
 from dsrecon.models.discretise import AbstractDiscretisation, ZeroOrderHold
-from dsrecon.models.hippo import hippo
+from dsrecon.models.hippo import hippo_system
 
 
 class LMU(AbstractContinuousLayer):
@@ -108,14 +108,17 @@ class LMU(AbstractContinuousLayer):
             remembered = jnp.matmul(self.W_m.reshape(d, -1), m, precision=Precision.HIGHEST)
         return self.activation(remembered.T + u @ self.W_u.T + self.b_y[None])
 
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> "LMUCell | TimedCell":
+    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
-            return TimedCell(self)
-        A_d, B_d = self._discrete(steps(dt, None, self.b_y.dtype))
-        return LMUCell(jnp.repeat(A_d[:, :, None], len(self.b_v), 2), B_d, self)
+            return TimedCell(self)  # pyright: ignore[reportCallIssue]
+        return self._cell(steps(dt, None, self.b_y.dtype))
+
+    def _cell(self, dt: Array) -> "LMUCell":
+        A_d, B_d = self._discrete(dt)
+        return LMUCell(jnp.repeat(A_d[:, :, None], len(self.b_v), 2), B_d, self)  # pyright: ignore[reportCallIssue]
 
     def flow(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "m"]:
-        A, B = (jnp.asarray(part, x.dtype) for part in hippo("legt", self.W_m.shape[1]))
+        A, B = (jnp.asarray(part, x.dtype) for part in hippo_system("legt", self.W_m.shape[1]))
         m, v = x.reshape(len(B), -1), self.W_v @ u + self.b_v
         return ((A @ m + B[:, None] * v[None]) / self.window).reshape(-1)
 
@@ -123,10 +126,10 @@ class LMU(AbstractContinuousLayer):
         return self.activation(self.W_m.reshape(self.width, -1) @ x + self.W_u @ u + self.b_y)
 
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
-        return self.cell(dt)(x, u)
+        return self._cell(dt)(x, u)
 
     def _discrete(self, dt: Array) -> tuple[Array, Array]:
-        A, B = (jnp.asarray(part, self.b_y.dtype) for part in hippo("legt", self.W_m.shape[1]))
+        A, B = (jnp.asarray(part, self.b_y.dtype) for part in hippo_system("legt", self.W_m.shape[1]))
         return self.rule.dense(A, B, dt / self.window)
 
 

@@ -23,14 +23,15 @@ class LRU(AbstractSequenceLayer):
         y = 2 Re C x + D * u
         l_j = exp(-exp(n_j) + i exp(f_j)),   g_j = exp(c_j)
 
-    A system in steps: it knows nothing of time between them, so `dt` must be 1, and there is no continuous face. Run as a
-    scan over the sequence (`linear_scan`). Cost `k d t`, memory `k t`.
+    A system in steps: it knows nothing of time between them, so `dt` must be 1, and there is no continuous face. Run as
+    a scan over the sequence (`linear_scan`). Cost `k d t`, memory `k t`.
 
     **Fields:** `log_decay` n, `log_phase` f, `log_gain` c `[k]`; `B` `[2, k, d]`, `C` `[2, d, k]`, real and imaginary
     parts; `D` `[d]`.
 
-    **Arguments:** `width` d; `states` k; `radius_min`, `radius_max`: `|l|` starts uniform on the ring between, `phase_max`
-    its largest angle; `key`. Gains start at `sqrt(1 - |l|^2)`, so that white noise gives states of variance one.
+    **Arguments:** `width` d; `states` k; `radius_min`, `radius_max`: `|l|` starts uniform on the ring between,
+    `phase_max` its largest angle; `key`. Gains start at `sqrt(1 - |l|^2)`, so that white noise
+    gives states of variance one.
 
     **Raises:** `ValueError` for sizes below 1, radii outside `0 <= min < max < 1`, a phase outside (0, 2 pi]; when
     called, for a `dt` other than 1.
@@ -95,7 +96,7 @@ class LRU(AbstractSequenceLayer):
         _only_one(dt)
         B = as_complex(jnp.exp(self.log_gain)[None, :, None] * self.B)
         C = 2 * jnp.concatenate([self.C[0], -self.C[1]], 1)
-        return MixingCell(rotations(self.slopes), as_pair(B).reshape(-1, self.width), C, self.D)
+        return MixingCell(rotations(self.slopes), as_pair(B).reshape(-1, self.width), C, self.D)  # pyright: ignore[reportCallIssue]
 
 
 def _only_one(dt: Any) -> None:

@@ -9,10 +9,20 @@ from jaxtyping import Array, Float, Shaped
 
 from dsrecon._types import Key
 from dsrecon.kernels import causal_convolution
-from dsrecon.layer import AbstractContinuousLayer, ChannelCell, Given, Steps, TimedCell, sequence, steps, stepwise
+from dsrecon.layer import (
+    AbstractContinuousLayer,
+    AbstractOutputCell,
+    ChannelCell,
+    Given,
+    Steps,
+    TimedCell,
+    sequence,
+    steps,
+    stepwise,
+)
 from dsrecon.models._ssm import check_layer, krylov_kernel, log_steps
 from dsrecon.models.discretise import AbstractDiscretisation, Bilinear
-from dsrecon.models.hippo import Measure, TridiagonalForm, hippo, tridiagonal_form
+from dsrecon.models.hippo import Measure, TridiagonalForm, hippo_system, tridiagonal_form
 
 
 class StructuredMatrix(eqx.Module):
@@ -39,7 +49,7 @@ class StructuredMatrix(eqx.Module):
         return self.P[:, None] * (self.D[:, None] * scaled + solved)
 
     def solve(self, c: Float[Array, ""], y: Float[Array, "n j"]) -> Float[Array, "n j"]:
-        """`(I - c A)^-1 y`, of `j` columns: with `E = 1 / P - c D Q`, `x` solves `(T diag(E) - c diag(Q)) x = T (y / P)`."""
+        """`x = (I - c A)^-1 y`, of `j` columns: `(T diag(E) - c diag(Q)) x = T (y / P)`, `E = 1 / P - c D Q`."""
         E, divided = 1 / self.P - c * self.D * self.Q, y / self.P[:, None]
         right = self.T_diag[:, None] * divided
         right = right.at[1:].add(self.T_sub[:, None] * divided[:-1]).at[:-1].add(self.T_super[:, None] * divided[1:])
@@ -62,17 +72,18 @@ class LSSL(AbstractContinuousLayer):
         y_i = C_i x_i + D_i u_i
 
     in time measured in steps; `A`, `B` are shared by the channels, fixed, or trained within the class
-    `diag(P) (diag(D) + T^-1) diag(Q)`, `T` tridiagonal (`StructuredMatrix`), in which a step of any length costs `O(n)`.
-    As a convolution its kernel is `K_i[l] = C_i A_d^l B_d`, the rows `C A_d^(s q)` times the columns `A_d^r B_d` of
-    Krylov spaces (`krylov_kernel`): `2 n^3 log2(t) + 2 n t` operations a channel in products of matrices.
+    `diag(P) (diag(D) + T^-1) diag(Q)`, `T` tridiagonal (`StructuredMatrix`), in which a step of any length costs
+    `O(n)`. As a convolution its kernel is `K_i[l] = C_i A_d^l B_d`, the rows `C A_d^(s q)` times the columns
+    `A_d^r B_d` of Krylov spaces (`krylov_kernel`): `2 n^3 log2(t) + 2 n t` operations a channel, in products of
+    matrices.
 
     With steps of many lengths the layer runs step by step.
 
     **Fields:** `C` `[d, n]`; `D`, `log_step` s `[d]`; `matrix`, `B` `[n]`: `None` where they are fixed.
 
     **Arguments:** `width` d; `state_size` n; `measure`: HiPPO's, `"legs"`, `"legt"`, `"lagt"` or `"fourier"` (fixed
-    alone); `trainable`: whether `A` and `B` are trained; `step_min`, `step_max`: steps start log-uniform between; `rule`:
-    of discretisation, the bilinear one by default; `key`.
+    alone); `trainable`: whether `A` and `B` are trained; `step_min`, `step_max`: steps start log-uniform between;
+    `rule`: of discretisation, the bilinear one by default; `key`.
 
     **Raises:** `ValueError` for sizes below 1, an unknown measure, or one that cannot be trained, steps that are not
     positive.
@@ -86,7 +97,7 @@ class LSSL(AbstractContinuousLayer):
     log_step: Float[Array, "d"]
     matrix: StructuredMatrix | None
     B: Float[Array, "n"] | None
-    measure: str = eqx.field(static=True)
+    measure: Measure = eqx.field(static=True)
     rule: AbstractDiscretisation
     dynamics: ClassVar[tuple[str, ...]] = ("matrix", "B", "log_step")
 
@@ -103,7 +114,7 @@ class LSSL(AbstractContinuousLayer):
         key: Key,
     ):
         check_layer(state_size, step_min, step_max, pairs=False, width=width)
-        B = hippo(measure, state_size).B
+        B = hippo_system(measure, state_size).B
         key_C, key_D, key_step = jax.random.split(key, 3)
         self.C = jax.random.normal(key_C, (width, state_size)) / state_size**0.5
         self.D = jax.random.normal(key_D, (width,))
@@ -122,7 +133,7 @@ class LSSL(AbstractContinuousLayer):
 
     def system(self) -> tuple[Float[Array, "n n"], Float[Array, "n"]]:
         """`A` and `B`, per unit of a channel's step."""
-        fixed = hippo(self.measure, self.C.shape[1])
+        fixed = hippo_system(self.measure, self.C.shape[1])
         A = jnp.asarray(fixed.A, self.D.dtype) if self.matrix is None else self.matrix.dense()
         return A, jnp.asarray(fixed.B, self.D.dtype) if self.B is None else self.B
 
@@ -138,11 +149,14 @@ class LSSL(AbstractContinuousLayer):
             return stepwise(self, u, given)
         return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
 
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> ChannelCell | TimedCell:
+    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
-            return TimedCell(self)
-        A_d, B_d = self._discrete(steps(dt, None, self.D.dtype))
-        return ChannelCell(jnp.moveaxis(A_d, 0, 2), B_d.T[:, :, None], self.C.T[:, :, None], self.D)
+            return TimedCell(self)  # pyright: ignore[reportCallIssue]
+        return self._cell(steps(dt, None, self.D.dtype))
+
+    def _cell(self, dt: Array) -> ChannelCell:
+        A_d, B_d = self._discrete(dt)
+        return ChannelCell(jnp.moveaxis(A_d, 0, 2), B_d.T[:, :, None], self.C.T[:, :, None], self.D)  # pyright: ignore[reportCallIssue]
 
     def flow(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "m"]:
         A, B = self.system()
@@ -154,7 +168,7 @@ class LSSL(AbstractContinuousLayer):
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
         """By tridiagonal solves, `O(n)` a channel, where the rule and the matrix allow it."""
         if not isinstance(self.rule, Bilinear) or self.measure not in STRUCTURED:
-            return self.cell(dt)(x, u)
+            return self._cell(dt)(x, u)
         n, w, B = self.C.shape[1], self.rule.weight, self.system_input()
         A = _structured(tridiagonal_form(self.measure, n), x.dtype) if self.matrix is None else self.matrix
         z, d = x.reshape(n, -1), jnp.exp(self.log_step) * dt
@@ -165,7 +179,7 @@ class LSSL(AbstractContinuousLayer):
 
     def system_input(self) -> Float[Array, "n"]:
         """`B`."""
-        return jnp.asarray(hippo(self.measure, self.C.shape[1]).B, self.D.dtype) if self.B is None else self.B
+        return jnp.asarray(hippo_system(self.measure, self.C.shape[1]).B, self.D.dtype) if self.B is None else self.B
 
     def _discrete(self, dt: Array) -> tuple[Array, Array]:
         A, B = self.system()

@@ -1,4 +1,4 @@
-"""The whole past of a series in a few coefficients, kept online: the scaled LegS memory as a cell."""
+"""Online memory of a whole series: the time-scaled LegS system as a cell, and what it holds."""
 
 from functools import cache
 from typing import NamedTuple
@@ -14,6 +14,9 @@ from dsrecon._types import Matrix, State
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import evolve
 from dsrecon.models._init import at_least_one
+
+UNROLL = 8
+"""Turns of the recurrence over the order that are compiled as one."""
 
 
 class LegSMemory(AbstractCell):

@@ -10,13 +10,23 @@ from jaxtyping import Array, Float, Shaped
 
 from dsrecon._types import Key
 from dsrecon.kernels import cauchy_product, causal_convolution
-from dsrecon.layer import AbstractContinuousLayer, ChannelCell, Given, Steps, TimedCell, sequence, steps, stepwise
+from dsrecon.layer import (
+    AbstractContinuousLayer,
+    AbstractOutputCell,
+    ChannelCell,
+    Given,
+    Steps,
+    TimedCell,
+    sequence,
+    steps,
+    stepwise,
+)
 from dsrecon.models._ssm import as_complex, as_pair, check_layer, log_steps, poles_of
 from dsrecon.models.discretise import Bilinear
-from dsrecon.models.hippo import normal_plus_low_rank
+from dsrecon.models.hippo import Measure, normal_plus_low_rank
 
 SLOWEST = 1e-3
-"""Least decay of a pole at the start: of LegT, LagT and Fourier the normal part has none, and the logarithm wants some."""
+"""Least decay of a pole at the start: the normal part of LegT, LagT and Fourier has none."""
 
 
 class S4(AbstractContinuousLayer):
@@ -29,8 +39,8 @@ class S4(AbstractContinuousLayer):
     in time measured in steps; rows of `B`, `C`, `P` come in conjugate pairs, so that the system is a real one. The form
     is stable whatever the parameters: `A + A^*` is negative.
 
-    The kernel `K[l] = C A_d^l B_d` comes from its generating function. With `z` on a circle and `E = L` shifted to
-    `s I - q L`, `s = 1 - z`, `q = d (w + (1 - w) z)`, `w` the weight of the bilinear rule,
+    The kernel `K[l] = C A_d^l B_d` comes from its generating function. With `z` on a circle, `s = 1 - z`,
+    `q = d (w + (1 - w) z)`, `w` the weight of the bilinear rule and `d` the step,
 
         sum_l K[l] z^l = d C (s I - q A)^-1 B
         = d (S_CB - q S_CP (I + q S_PP)^-1 S_PB),    S_XY = X^* (s I - q L)^-1 Y
@@ -43,14 +53,14 @@ class S4(AbstractContinuousLayer):
 
     With steps of many lengths the layer runs step by step, `O(n)` each, by Woodbury's identity again.
 
-    **Fields:** `log_decay` a, `frequency` f `[d, n/2]`; `P` `[2, d, n/2, r]`; `B`, `C` `[2, d, n/2]`, real and imaginary
-    parts of one of each pair; `D`, `log_step` `[d]`.
+    **Fields:** `log_decay` a, `frequency` f `[d, n/2]`; `P` `[2, d, n/2, r]`; `B`, `C` `[2, d, n/2]`, real and
+    imaginary parts of one of each pair; `D`, `log_step` `[d]`.
 
     **Arguments:** `width` d; `state_size` n, even; `measure`: HiPPO's, `"legs"` (rank r = 1), `"lagt"`, `"legt"`,
     `"fourier"`; `step_min`, `step_max`: steps start log-uniform between; `rule`: `Bilinear` of any weight; `key`.
 
-    **Raises:** `ValueError` for sizes below 1, an odd state size, an unknown measure, steps that are not positive, a rule
-    that is not rational (zero-order hold).
+    **Raises:** `ValueError` for sizes below 1, an odd state size, an unknown measure, steps that are not positive, a
+    rule that is not rational (zero-order hold).
 
     References: Gu, Goel & Ré 2022, *Efficiently modeling long sequences with structured state spaces*, ICLR; Goel et
     al. 2022, *It's raw! Audio generation with state-space models*, ICML (the stable form).
@@ -71,7 +81,7 @@ class S4(AbstractContinuousLayer):
         width: int,
         state_size: int = 64,
         *,
-        measure: str = "legs",
+        measure: Measure = "legs",
         step_min: float = 1e-3,
         step_max: float = 1e-1,
         rule: Bilinear | None = None,
@@ -88,12 +98,9 @@ class S4(AbstractContinuousLayer):
             values = jnp.asarray(x, float)
             return jnp.broadcast_to(values, (width, *values.shape)) + jnp.zeros((), values.dtype)
 
-        self.log_decay, self.frequency = (
-            tiled(np.log(np.maximum(-form.eigenvalues.real, SLOWEST))),
-            tiled(form.eigenvalues.imag),
-        )
-        self.P = jnp.stack([tiled(form.P.real), tiled(form.P.imag)])
-        self.B = jnp.stack([tiled(form.B.real), tiled(form.B.imag)])
+        self.log_decay = tiled(np.log(np.maximum(-np.real(form.eigenvalues), SLOWEST)))
+        self.frequency = tiled(np.imag(form.eigenvalues))
+        self.P, self.B = (jnp.stack([tiled(np.real(x)), tiled(np.imag(x))]) for x in (form.P, form.B))
         self.C = jax.random.normal(key_C, (2, width, state_size // 2)) * 0.5**0.5
         self.D = jax.random.normal(key_D, (width,))
         self.log_step = log_steps(width, step_min, step_max, key=key_step)
@@ -120,19 +127,15 @@ class S4(AbstractContinuousLayer):
         """`K` `[d, length]`: the response to a unit impulse, `D` left out."""
         d = self._step(steps(dt, None, self.D.dtype))
         radius = float(jnp.finfo(self.D.dtype).eps) ** (2 / 3 / (2 * length))
-        angle = np.pi * np.arange(length + 1) / length
-        s, late = (
-            1 - radius * np.exp(-1j * angle),
-            self.rule.weight + (1 - self.rule.weight) * radius * np.exp(-1j * angle),
-        )
+        z, w = radius * np.exp(-1j * np.pi * np.arange(length + 1) / length), self.rule.weight
         poles = poles_of(self.log_decay, self.frequency)
         d = d[:, None].astype(poles.dtype)
-        q = d * jnp.asarray(late, poles.dtype)[None]
+        q = d * jnp.asarray(w + (1 - w) * z, poles.dtype)[None]
         b, c, P = as_complex(self.B)[:, :, None], as_complex(self.C)[:, :, None], as_complex(self.P)
         left, right = jnp.concatenate([jnp.conj(P), c], 2), jnp.concatenate([P, b], 2)  # [d, k, r + 1]
         size = left.shape[2]
         weights = (left[..., :, None] * right[..., None, :]).reshape(*left.shape[:2], size * size)
-        sums = cauchy_product(weights.swapaxes(1, 2), poles, jnp.asarray(s, poles.dtype), q)
+        sums = cauchy_product(weights.swapaxes(1, 2), poles, jnp.asarray(1 - z, poles.dtype), q)
         values = d * _eliminated(sums.reshape(len(d), size, size, -1), q)
         damped = jnp.fft.irfft(values, 2 * length)[:, :length]
         return damped * jnp.asarray(radius ** -np.arange(length), damped.dtype)[None]
@@ -144,12 +147,15 @@ class S4(AbstractContinuousLayer):
             return stepwise(self, u, given)
         return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
 
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> ChannelCell | TimedCell:
+    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
-            return TimedCell(self)
+            return TimedCell(self)  # pyright: ignore[reportCallIssue]
+        return self._cell(steps(dt, None, self.D.dtype))
+
+    def _cell(self, dt: Array) -> ChannelCell:
         A, B, C = self.dense()
-        A_d, B_d = jax.vmap(self.rule.dense)(A, B, self._step(steps(dt, None, self.D.dtype)))
-        return ChannelCell(jnp.moveaxis(A_d, 0, 2), B_d.T[:, :, None], C.T[:, :, None], self.D)
+        A_d, B_d = jax.vmap(self.rule.dense)(A, B, self._step(dt))
+        return ChannelCell(jnp.moveaxis(A_d, 0, 2), B_d.T[:, :, None], C.T[:, :, None], self.D)  # pyright: ignore[reportCallIssue]
 
     def flow(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "m"]:
         z, step = self._parts(x), jnp.exp(self.log_step)[:, None].astype(as_complex(self.B).dtype)

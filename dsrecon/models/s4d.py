@@ -9,7 +9,16 @@ from jaxtyping import Array, Complex, Float, Shaped
 
 from dsrecon._types import Key
 from dsrecon.kernels import causal_convolution, linear_scan, vandermonde_product
-from dsrecon.layer import AbstractContinuousLayer, ChannelCell, Given, Steps, TimedCell, sequence, steps
+from dsrecon.layer import (
+    AbstractContinuousLayer,
+    AbstractOutputCell,
+    ChannelCell,
+    Given,
+    Steps,
+    TimedCell,
+    sequence,
+    steps,
+)
 from dsrecon.models._ssm import as_complex, as_pair, check_layer, log_steps, poles_of, rotations
 from dsrecon.models.discretise import AbstractDiscretisation, ZeroOrderHold
 from dsrecon.models.hippo import normal_plus_low_rank
@@ -79,8 +88,8 @@ class S4D(AbstractContinuousLayer):
         check_layer(state_size, step_min, step_max, pairs=True, width=width)
         poles = start_poles(init, state_size)
         key_C, key_D, key_step = jax.random.split(key, 3)
-        self.log_decay = jnp.tile(jnp.log(-jnp.asarray(poles.real, float)), (width, 1))
-        self.frequency = jnp.tile(jnp.asarray(poles.imag, float), (width, 1))
+        self.log_decay = jnp.tile(jnp.log(-jnp.asarray(np.real(poles), float)), (width, 1))
+        self.frequency = jnp.tile(jnp.asarray(np.imag(poles), float), (width, 1))
         self.C = jax.random.normal(key_C, (2, width, state_size // 2)) * 0.5**0.5
         self.D = jax.random.normal(key_D, (width,))
         self.log_step = log_steps(width, step_min, step_max, key=key_step)
@@ -111,23 +120,28 @@ class S4D(AbstractContinuousLayer):
             return self._scanned(u.T, given).T + self.D[None] * u
         return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
 
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> ChannelCell | TimedCell:
+    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
-            return TimedCell(self)
-        x, b = self.rule.diagonal(self.poles, self._step(steps(dt, None, self.D.dtype))[:, None])
+            return TimedCell(self)  # pyright: ignore[reportCallIssue]
+        return self._cell(steps(dt, None, self.D.dtype))
+
+    def _cell(self, dt: Array) -> ChannelCell:
+        x, b = self.rule.diagonal(self.poles, self._step(dt)[:, None])
         C = 2 * jnp.stack([self.C[0], -self.C[1]])
-        return ChannelCell(rotations(jnp.exp(x).reshape(-1)), as_pair(b), C, self.D)
+        return ChannelCell(rotations(jnp.exp(x).reshape(-1)), as_pair(b), C, self.D)  # pyright: ignore[reportCallIssue]
 
     def flow(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "m"]:
         z = as_complex(x.reshape(self.C.shape))
-        return (jnp.exp(self.log_step)[:, None] * as_pair(self.poles * z + u.astype(z.dtype)[:, None])).reshape(-1)
+        return (jnp.exp(self.log_step)[None, :, None] * as_pair(self.poles * z + u.astype(z.dtype)[:, None])).reshape(
+            -1
+        )
 
     def output(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "d"]:
         z = x.reshape(self.C.shape)
         return 2 * jnp.sum(self.C[0] * z[0] - self.C[1] * z[1], 1) + self.D * u
 
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
-        return self.cell(dt)(x, u)
+        return self._cell(dt)(x, u)
 
     def _step(self, dt: Array) -> Array:
         return jnp.exp(self.log_step) * dt

@@ -10,7 +10,16 @@ from jaxtyping import Array, Complex, Float, Shaped
 
 from dsrecon._types import Key
 from dsrecon.kernels import linear_scan
-from dsrecon.layer import AbstractContinuousLayer, Given, MixingCell, Steps, TimedCell, sequence, steps
+from dsrecon.layer import (
+    AbstractContinuousLayer,
+    AbstractOutputCell,
+    Given,
+    MixingCell,
+    Steps,
+    TimedCell,
+    sequence,
+    steps,
+)
 from dsrecon.models._ssm import as_complex, as_pair, check_layer, log_steps, poles_of, rotations
 from dsrecon.models.discretise import AbstractDiscretisation, ZeroOrderHold
 from dsrecon.models.hippo import normal_plus_low_rank
@@ -33,8 +42,8 @@ class S5(AbstractContinuousLayer):
     `n / blocks` states side by side, `B` and `C` random in their bases; `step_min`, `step_max`: steps start log-uniform
     between; `rule`: of discretisation, zero-order hold by default; `key`.
 
-    **Raises:** `ValueError` for sizes below 1, a state size that is not an even number times `blocks`, steps that are not
-    positive.
+    **Raises:** `ValueError` for sizes below 1, a state size that is not an even number times `blocks`, steps that are
+    not positive.
 
     Reference: Smith, Warrington & Linderman 2023, *Simplified state space layers for sequence modeling*, ICLR.
     """
@@ -65,8 +74,8 @@ class S5(AbstractContinuousLayer):
         form = normal_plus_low_rank("legs", state_size // blocks)
         k = state_size // 2
         key_B, key_C, key_D, key_step = jax.random.split(key, 4)
-        self.log_decay = jnp.tile(jnp.asarray(np.log(-form.eigenvalues.real), float), blocks)
-        self.frequency = jnp.tile(jnp.asarray(form.eigenvalues.imag, float), blocks)
+        self.log_decay = jnp.tile(jnp.asarray(np.log(-np.real(form.eigenvalues)), float), blocks)
+        self.frequency = jnp.tile(jnp.asarray(np.imag(form.eigenvalues), float), blocks)
         basis = jnp.asarray(form.V, complex)  # [n / blocks, k / blocks]
         B = jax.random.normal(key_B, (blocks, state_size // blocks, width)) / width**0.5
         C = jax.random.normal(key_C, (width, blocks, state_size // blocks)) / state_size**0.5
@@ -96,25 +105,27 @@ class S5(AbstractContinuousLayer):
         z = linear_scan(jnp.exp(x), b * driven(u, as_complex(self.B)))
         return shown(z, self.C) + self.D[None] * u
 
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> MixingCell | TimedCell:
+    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
-            return TimedCell(self)
-        x, b = self.rule.diagonal(self.poles, steps(dt, None, self.D.dtype) * jnp.exp(self.log_step))
+            return TimedCell(self)  # pyright: ignore[reportCallIssue]
+        return self._cell(steps(dt, None, self.D.dtype))
+
+    def _cell(self, dt: Array) -> MixingCell:
+        x, b = self.rule.diagonal(self.poles, dt * jnp.exp(self.log_step))
         B = b[:, None] * as_complex(self.B)
         C = 2 * jnp.concatenate([self.C[0], -self.C[1]], 1)
-        return MixingCell(rotations(jnp.exp(x)), jnp.concatenate([B.real, B.imag]), C, self.D)
+        return MixingCell(rotations(jnp.exp(x)), jnp.concatenate([B.real, B.imag]), C, self.D)  # pyright: ignore[reportCallIssue]
 
     def flow(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "m"]:
         z = as_complex(x.reshape(2, -1))
-        return (
-            jnp.exp(self.log_step)[None] * as_pair(self.poles * z + driven(u[None], as_complex(self.B))[0])
-        ).reshape(-1)
+        moved = as_pair(self.poles * z + driven(u[None], as_complex(self.B))[0])
+        return (jnp.exp(self.log_step)[None] * moved).reshape(-1)
 
     def output(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "d"]:
         return shown(as_complex(x.reshape(2, -1))[None], self.C)[0] + self.D * u
 
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
-        return self.cell(dt)(x, u)
+        return self._cell(dt)(x, u)
 
 
 def shown(z: Complex[Array, "t k"], C: Float[Array, "2 d k"]) -> Float[Array, "t d"]:

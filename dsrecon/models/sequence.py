@@ -126,7 +126,7 @@ class SequenceModel(eqx.Module):
         """
         if any(block.backward is not None for block in self.blocks):
             raise ValueError("a model that reads both ways has no stepwise face: build it without backward layers.")
-        return SequenceCell(self, tuple(block.layer.cell(dt) for block in self.blocks))
+        return SequenceCell(self, tuple(block.layer.cell(dt) for block in self.blocks))  # pyright: ignore[reportCallIssue]
 
     def _pooled(self, h: Float[Array, "t d"], length: Length | None) -> Float[Array, "d"]:
         if self.pool == "last":

@@ -7,6 +7,7 @@ from dsrecon.plot.canvas import PALETTE as PALETTE
 from dsrecon.plot.canvas import Drawing as Drawing
 from dsrecon.plot.canvas import save as save
 from dsrecon.plot.delays import embedding as embedding
+from dsrecon.plot.memory import memory as memory
 from dsrecon.plot.orbits import attractor as attractor
 from dsrecon.plot.orbits import series as series
 from dsrecon.plot.orbits import spectra as spectra

@@ -2,6 +2,7 @@
 
 from dsrecon.systems.cells import MapCell as MapCell
 from dsrecon.systems.cells import ODECell as ODECell
+from dsrecon.systems.continuous import respond as respond
 from dsrecon.systems.delay import DelayCell as DelayCell
 from dsrecon.systems.delay import MackeyGlass as MackeyGlass
 from dsrecon.systems.dysts import DystsFlow as DystsFlow

@@ -18,6 +18,8 @@ from dsrecon.training.estimators import product_bound as product_bound
 from dsrecon.training.fit import History as History
 from dsrecon.training.fit import fit as fit
 from dsrecon.training.fit import radam as radam
+from dsrecon.training.groups import grouped as grouped
+from dsrecon.training.groups import labels as labels
 from dsrecon.training.losses import Loss as Loss
 from dsrecon.training.losses import gtf as gtf
 from dsrecon.training.penalties import Penalty as Penalty
@@ -31,6 +33,13 @@ from dsrecon.training.privacy import noise_for as noise_for
 from dsrecon.training.privacy import privacy_spent as privacy_spent
 from dsrecon.training.privacy import private as private
 from dsrecon.training.privacy import secret_key as secret_key
+from dsrecon.training.sequences import Batch as Batch
+from dsrecon.training.sequences import Sequences as Sequences
+from dsrecon.training.sequences import classifying as classifying
+from dsrecon.training.sequences import held as held
+from dsrecon.training.sequences import padded as padded
+from dsrecon.training.sequences import predicted as predicted
+from dsrecon.training.sequences import regressing as regressing
 from dsrecon.training.updates import of_batch as of_batch
 from dsrecon.training.updates import of_windows as of_windows
 from dsrecon.training.windows import Window as Window

@@ -1,0 +1,342 @@
+"""Whole sequences, each with a label or a target: batches of them, the losses of models that read them, their answers.
+
+For any model called as `model(x, dt, length=, key=)`, `x` `[t, k]`: one answer `[c]` a sequence, or one a step `[t, c]`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+from dsrecon._types import Key
+from dsrecon.training.ahead import squared
+from dsrecon.training.losses import Loss
+
+Given = Shaped[Array | np.ndarray, "..."]
+"""An array whose shape and type are checked with a message of its own."""
+
+CHUNK = 2048
+"""Sequences of one compiled call, at most."""
+
+
+class Batch(eqx.Module):
+    """Sequences, padded at their ends to one length.
+
+    - `x` `[b, t, k]`; zero beyond the end of a sequence.
+    - `y`: labels `[b]`, or one a step `[b, t]`; targets `[b, c]`, or `[b, t, c]`.
+    - `length` `[b]`: how many steps are real; `None` where all are.
+    - `dt`: steps of the samples, `[b]` or `[b, t]`; `None` where all are `step`.
+    - `classes`: how many classes the labels tell apart; 0 for targets.
+    """
+
+    x: Float[Array, "*b t k"]
+    y: Shaped[Array, "..."]
+    length: Int[Array, "*b"] | None = None
+    dt: Float[Array, "..."] | None = None
+    step: float = eqx.field(static=True, default=1.0)
+    classes: int = eqx.field(static=True, default=0)
+
+
+class Sequences(eqx.Module):
+    """Draws sequences at random, under jit; those of one batch are different ones.
+
+    A sampler has a key and no memory, so rows are not gone through epoch by epoch: from batch to batch they are drawn
+    anew, and in `r / batch` of them a row is drawn once on average.
+
+    **Arguments:**
+
+    - `x` `[r, t, k]`: sequences, padded to one length (`padded`).
+    - `y`: labels, integers from 0, `[r]` or (one a step) `[r, t]`; or targets, real, `[r, c]` or `[r, t, c]`.
+    - `lengths` `[r]`: how many steps of each are real; all where `None`. What lies beyond may be anything, NaN too.
+    - `dt`: time between samples in units of that which the model is trained at, one for all, one a sequence `[r]` or
+      one a sample `[r, t]` (the step before it). One for all costs least: a kernel is then made once a batch.
+    - `batch`: sequences drawn at once.
+    - `classes`: how many classes there are; by default the largest label tells.
+
+    **Raises:** `ValueError` for other shapes and types, values that are not finite, labels below 0 or of `classes` and
+    above, lengths outside 1 .. t, steps that are not positive, a batch outside 1 .. r.
+    """
+
+    rows: Batch
+    batch: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        x: Given,
+        y: Given,
+        lengths: Given | None = None,
+        dt: float | Given = 1.0,
+        *,
+        batch: int,
+        classes: int | None = None,
+    ):
+        x, length, dt = _checked(x, lengths, dt)
+        if not 1 <= batch <= len(x):
+            raise ValueError(f"batch must lie in 1 .. {len(x)}, the number of sequences: got {batch}.")
+        y, found = _answers(y, x.shape[:2], lengths, classes)
+        many = dt if dt.ndim else None
+        self.rows = Batch(x, y, length, many, float(dt) if many is None else 1.0, found)
+        self.batch = batch
+
+    def __call__(self, key: Key) -> Batch:
+        """`batch` different sequences."""
+        drawn = jax.random.permutation(key, len(self.rows.x))[: self.batch]
+        return jax.tree.map(lambda values: values[drawn], self.rows)
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether there is a label or a target for each step."""
+        return self.rows.y.ndim == (2 if self.rows.classes else 3)
+
+
+def padded(sequences: Sequence[np.ndarray]) -> tuple[Float[np.ndarray, "r t k"], Int[np.ndarray, "r"]]:
+    """Sequences `[t_i, k]` in one array, zero beyond the end of each, and their lengths.
+
+    **Raises:** `ValueError` for none, or sequences that are not `[t_i, k]`.
+    """
+    shapes = [np.shape(one) for one in sequences]
+    if not shapes or any(len(shape) != 2 or shape[1] != shapes[0][-1] for shape in shapes):
+        raise ValueError(f"sequences must be at least one, each [t, k]: got shapes {sorted(set(shapes))[:8]}.")
+    lengths = np.array([len(one) for one in sequences])
+    x = np.zeros((len(shapes), lengths.max(), shapes[0][1]), np.result_type(*sequences))
+    for row, one in zip(x, sequences, strict=True):
+        row[: len(one)] = one
+    return x, lengths
+
+
+def classifying(smoothing: float = 0.0) -> Loss:
+    """The mean cross-entropy of the labels under the model's answers, taken as unnormalised log probabilities.
+
+        -(1 - e) log p_y - e mean_c log p_c,  p = softmax(model(x))
+
+    over the sequences, or, where every step has a label, over all real steps of a batch alike. `accuracy`, the share of
+    labels that the largest answer names, is told among the facts.
+
+    **Arguments:** `smoothing` e, in [0, 1).
+
+    **Raises:** `ValueError` for another smoothing; when traced, before anything is compiled, for answers of a shape
+    that the labels do not fit, or fewer of them than classes.
+
+    Reference: Szegedy et al. 2016, *Rethinking the Inception architecture for computer vision*, CVPR (smoothing).
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must lie in [0, 1): got {smoothing}.")
+
+    def loss(model, state: PyTree, batch: Batch, key: Key | None):
+        found = _shown(model, batch, key)
+        if found.shape[:-1] != batch.y.shape or found.shape[-1] < max(batch.classes, 1):
+            raise ValueError(
+                f"the model must answer with [{', '.join(map(str, batch.y.shape))}, {batch.classes} or more]: got "
+                f"{list(found.shape)}. One label a sequence wants a pooled head, one a step a head at each step."
+            )
+        log_p = jax.nn.log_softmax(found)
+        value = -(1 - smoothing) * jnp.take_along_axis(log_p, batch.y[..., None], -1)[..., 0]
+        value = value - smoothing * jnp.mean(log_p, -1)
+        right = (jnp.argmax(found, -1).astype(batch.y.dtype) == batch.y).astype(value.dtype)
+        return _mean(value, batch), (state, {"accuracy": _mean(right, batch)})
+
+    return loss
+
+
+def regressing(error: Callable[[Array], Array] = squared) -> Loss:
+    """The mean error of the model's answers over sequences (or all real steps of a batch alike) and their channels.
+
+    **Arguments:** `error`: `squared`, `absolute`, or any function of the difference.
+
+    **Raises:** `ValueError` when traced for answers of another shape than the targets.
+    """
+
+    def loss(model, state: PyTree, batch: Batch, key: Key | None):
+        found = _shown(model, batch, key)
+        if found.shape != batch.y.shape:
+            raise ValueError(f"the model must answer with {list(batch.y.shape)}, as y: got {list(found.shape)}.")
+        return _mean(jnp.mean(error(found - batch.y), -1), batch), (state, {})
+
+    return loss
+
+
+def predicted(
+    model: Callable[..., Array],
+    x: Given,
+    dt: float | Given = 1.0,
+    lengths: Given | None = None,
+    *,
+    batch: int = 64,
+) -> Float[np.ndarray, "r *t c"]:
+    """What a model answers to many sequences, nothing dropped.
+
+    Numbers of sequences are padded to powers of two, and one step for all is an argument of what is compiled: few
+    sizes are compiled, and none again for another `dt`.
+
+    **Arguments:** `x` `[r, t, k]`, `dt` (one, `[r]` or `[r, t]`), `lengths` `[r]`: as `Sequences`; `batch`: sequences
+    at once, which bounds the memory.
+
+    **Returns:** `[r, c]`, or `[r, t, c]` of a model with a head at each step: what lies beyond a length is then no
+    answer.
+
+    **Raises:** `ValueError` as `Sequences`, and for a batch below 1.
+    """
+    given = dict(zip(("x", "length", "dt"), _checked(x, lengths, dt), strict=True))
+    one_step, r, out = given["dt"].ndim == 0, len(x), []
+    step = given.pop("dt") if one_step else None
+    size = min(_at_least_one(batch), _above(r))
+    many = max(min(CHUNK // size, _above(-(-r // size))), 1)
+    for first in range(0, r, size * many):
+        rows = np.minimum(np.arange(first, first + size * many), r - 1).reshape(many, size)
+        cut = jax.tree.map(lambda values, rows=rows: values[rows], given)
+        found = np.asarray(_predicted(model, cut, step))
+        out.append(found.reshape(-1, *found.shape[2:])[: r - first])
+    return np.concatenate(out)
+
+
+def held(
+    rows: Sequences, loss: Loss, *, by: Literal["loss", "error"] = "loss"
+) -> Callable[[PyTree], dict[str, np.ndarray]]:
+    """Scores of models on sequences that are not trained on, for `fit(..., evaluate=held(rows, loss))`.
+
+    The loss of every sequence, nothing dropped, and their mean, each step alike where every step has an answer.
+    `score` is the loss or, by `"error"`, the share of wrong labels; `loss` and the facts (`accuracy`) stand beside it.
+
+    **Arguments:** `rows`: the sequences, all of which are used, `rows.batch` at a time; `loss`: `classifying()`, say,
+    without a state.
+
+    **Raises:** `ValueError` for another `by`, and for `"error"` with a loss that tells no accuracy.
+    """
+    if by not in ("loss", "error"):
+        raise ValueError(f'by must be "loss" or "error": got {by!r}.')
+    count, size = len(rows.rows.x), rows.batch
+    chosen = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    batches = jax.tree.map(lambda values: values[chosen], rows.rows)
+    real = (np.arange(chosen.size) < count).reshape(chosen.shape).astype(batches.x.dtype)
+    stepwise = rows.stepwise and batches.length is not None
+    weights = real * np.asarray(batches.length, real.dtype) if stepwise else real
+    weights = jnp.asarray(weights)
+
+    def evaluate(models: PyTree) -> dict[str, np.ndarray]:
+        told = {name: np.asarray(value) for name, value in _held(models, batches, weights, loss).items()}
+        if by == "error" and "accuracy" not in told:
+            raise ValueError(f'by="error" needs a loss that tells the accuracy: got {sorted(told)}.')
+        return {"score": told["loss"] if by == "loss" else 1 - told["accuracy"], **told}
+
+    return evaluate
+
+
+@eqx.filter_jit
+def _predicted(model: Any, given: dict[str, Any], step: Array | None) -> Float[Array, "b w *t c"]:
+    def one(row):
+        return model(row["x"], row["dt"] if step is None else step, length=row["length"])
+
+    return jax.lax.map(jax.vmap(one), given)
+
+
+@eqx.filter_jit
+def _held(models: Any, batches: Batch, weights: Float[Array, "b w"], loss: Loss) -> dict[str, Float[Array, "r"]]:
+    arrays, static = eqx.partition(models, eqx.is_array)
+
+    def member(arrays):
+        model = eqx.combine(arrays, static)
+
+        def alone(row: Batch):
+            value, (_, facts) = loss(model, None, jax.tree.map(lambda values: values[None], row), None)
+            return {"loss": value, **facts}
+
+        told = jax.lax.map(jax.vmap(alone), batches)
+        return jax.tree.map(lambda values: jnp.sum(values * weights) / jnp.sum(weights), told)
+
+    return jax.lax.map(member, arrays)
+
+
+def _shown(model: Callable[..., Array], batch: Batch, key: Key | None) -> Float[Array, "b *t c"]:
+    def one(x, dt, length, key):
+        return model(x, batch.step if dt is None else dt, length=length, key=key)
+
+    keys = None if key is None else jax.random.split(key, len(batch.x))
+    return jax.vmap(one)(batch.x, batch.dt, batch.length, keys)
+
+
+def _mean(values: Float[Array, "b"] | Float[Array, "b t"], batch: Batch) -> Float[Array, ""]:
+    if values.ndim == 1 or batch.length is None:
+        return jnp.mean(values)
+    real = jnp.arange(values.shape[1])[None] < batch.length[:, None]
+    return jnp.sum(jnp.where(real, values, jnp.zeros_like(values))) / jnp.sum(real).astype(values.dtype)
+
+
+def _above(count: int) -> int:
+    """The next power of two: few shapes, so few compilations."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def _at_least_one(batch: int) -> int:
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1: got {batch}.")
+    return batch
+
+
+def _checked(x: Given, lengths: Given | None, dt: Any) -> tuple[Array, Array | None, Array]:
+    """Sequences, their lengths and steps in arrays of JAX; zero, and steps of 1, beyond the ends."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x must be real floating point: got {x.dtype}. Convert it: x.astype(float).")
+    if x.ndim != 3 or 0 in x.shape:
+        raise ValueError(f"x must have shape [sequence, step, channel], none of them empty: got {list(x.shape)}.")
+    (r, t), values, steps = x.shape[:2], np.asarray(x), np.asarray(dt)
+    real = np.ones((r, t), bool)
+    if lengths is not None:
+        known = np.asarray(lengths)
+        if known.shape != (r,) or known.dtype.kind not in "iu":
+            raise ValueError(f"lengths must be {r} integers, one a sequence: got {known.dtype} {list(known.shape)}.")
+        if not ((known >= 1) & (known <= t)).all():
+            at = int(np.argmax((known < 1) | (known > t)))
+            raise ValueError(f"lengths must lie in 1 .. {t}, the steps of x: got {known[at]}, of sequence {at}.")
+        real = np.arange(t)[None] < known[:, None]
+    if not (sound := np.isfinite(values).all(2) | ~real).all():
+        at, step = np.argwhere(~sound)[0]
+        raise ValueError(
+            f"x must be finite: {(~sound).sum()} of {real.sum()} samples are not, first that of sequence {at}, step "
+            f"{step}. Fill what is missing in."
+        )
+    if steps.shape not in ((), (r,), (r, t)) or steps.dtype.kind not in "fiu":
+        raise ValueError(
+            f"dt must be a number, [{r}] (one a sequence) or [{r}, {t}] (one a sample): got {steps.dtype} "
+            f"{list(steps.shape)}."
+        )
+    steps = np.where(real, steps, 1) if steps.ndim == 2 else steps
+    if not (np.isfinite(steps) & (steps > 0)).all():
+        bad = steps[~(np.isfinite(steps) & (steps > 0))]
+        raise ValueError(f"dt must be positive and finite: got {bad.flat[0]}.")
+    values = jnp.asarray(values if lengths is None else np.where(real[..., None], values, 0))
+    length = None if lengths is None else jnp.asarray(lengths, int)
+    return values, length, jnp.asarray(steps, values.dtype)
+
+
+def _answers(y: Given, shape: tuple[int, int], lengths: Given | None, classes: int | None) -> tuple[Array, int]:
+    """Labels and the number of classes, or targets and 0; zero beyond the ends."""
+    (r, t), values = shape, np.asarray(y)
+    labels = values.dtype.kind in "iu"
+    if not labels and values.dtype.kind != "f":
+        raise ValueError(f"y must be labels, integers, or targets, real floating point: got {values.dtype}.")
+    wanted = ((r,), (r, t)) if labels else ((r, values.shape[-1:]), (r, t, values.shape[-1:]))
+    if labels and values.shape not in wanted:
+        raise ValueError(f"y must hold labels [{r}], or [{r}, {t}], one a step: got shape {list(values.shape)}.")
+    if not labels and (values.ndim not in (2, 3) or values.shape[:-1] not in ((r,), (r, t)) or not values.size):
+        raise ValueError(
+            f"y must hold targets [{r}, c], or [{r}, {t}, c], one a step: got shape {list(values.shape)}. Labels must "
+            f"be integers."
+        )
+    if values.shape[:2] == (r, t) and values.ndim == (2 if labels else 3) and lengths is not None:
+        real = np.arange(t)[None] < np.asarray(lengths)[:, None]
+        values = np.where(real if labels else real[..., None], values, 0)
+    if not labels:
+        if classes is not None:
+            raise ValueError(f"classes is for labels, integers: got classes={classes} and y of {values.dtype}.")
+        if not np.isfinite(values).all():
+            raise ValueError(f"y must be finite: {(~np.isfinite(values)).sum()} of {values.size} targets are not.")
+        return jnp.asarray(values), 0
+    found = int(values.max()) + 1 if classes is None else classes
+    if values.min() < 0 or values.max() >= found:
+        bad = values.min() if values.min() < 0 else values.max()
+        raise ValueError(f"y must hold labels from 0 to {found - 1}, one less than classes: got {bad}.")
+    return jnp.asarray(values, jnp.int32), found

@@ -1,0 +1,187 @@
+"""Sequence layers as forecasters: what a window may tell, and what fits of them learn."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from dsrecon.forecast import SequenceEstimator, Training, backtest, load_predictor
+from dsrecon.models import LSSL, S4, S4D, S5
+from dsrecon.models.ahead import SequenceForecaster
+
+KEY = jax.random.key(0)
+LAYERS = {
+    "S4": lambda key: S4(4, 8, key=key),
+    "S4D": lambda key: S4D(4, 8, key=key),
+    "S5": lambda key: S5(4, 8, key=key),
+    "LSSL": lambda key: LSSL(4, 8, trainable=True, key=key),
+}
+QUICK = Training(epochs=8, batch=16, learning_rate=0.01)
+"""For small models of series of one shape."""
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+
+
+def forecaster(layer=LAYERS["S4D"], **options):
+    return SequenceForecaster(12, 5, layer, key=KEY, **options)
+
+
+# --- one window --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("level", ["last", "mean", "none"])
+def test_a_forecast_is_the_model_over_rows_that_say_what_is_known(kind, level):
+    model = forecaster(LAYERS[kind], channels=2, past_size=3, known_size=1, level=level, depth=2)
+    x, past, future = normal(12, 2), normal(12, 3, seed=1), normal(5, 1, seed=2)
+    off = {"last": x[-1:], "mean": x.mean(0, keepdims=True), "none": jnp.zeros((1, 2))}[level]
+    rows = np.zeros((17, 6))
+    rows[:12, :2], rows[:12, 2:5] = x - off, past
+    rows[12:, 2:3], rows[12:, 5] = future, 1
+    wanted = model.model(jnp.asarray(rows))[12:] + off
+    assert np.allclose(model(x, past, future), wanted, atol=1e-12)
+    assert np.allclose(model(x + 5, past, future) - model(x, past, future), 5, atol=1e-9) == (level != "none")
+
+
+def test_the_stepwise_face_tells_the_same_step_by_step():
+    model, x = forecaster(depth=2, level="none"), normal(12, 1)
+    cell = model.model.cell()
+    z, found = jnp.zeros(cell.state_size), []
+    for row in jnp.concatenate([jnp.pad(x, ((0, 0), (0, 1))), jnp.tile(jnp.asarray([0.0, 1.0]), (5, 1))]):
+        z = cell(z, row)
+        found.append(cell.output(z, row))
+    assert np.allclose(model(x), jnp.stack(found)[12:], atol=1e-10)
+
+
+def test_what_is_known_ahead_acts_from_its_own_step_on():
+    def moved(bidirectional):
+        model = forecaster(past_size=1, known_size=1, bidirectional=bidirectional)
+        x, past, future = normal(12, 1), normal(12, 1, seed=1), normal(5, 1, seed=2)
+        return jnp.abs(model(x, past, future.at[2].add(1.0)) - model(x, past, future))[:, 0] > 1e-9
+
+    assert moved(False).tolist() == [False, False, True, True, True]
+    assert moved(True).tolist() == [True] * 5
+
+
+def test_every_row_of_the_past_and_every_channel_counts():
+    model, x, past = forecaster(channels=2, past_size=1), normal(12, 2), normal(12, 1, seed=1)
+    slopes = jax.jacrev(lambda x, past: model(x, past), argnums=(0, 1))(x, past)
+    of_x, of_past = (np.abs(s).max((0, 1)) for s in slopes)
+    assert (of_x > 1e-12).all() and (of_past > 1e-12).all()
+    assert np.abs(slopes[0][:, 0, :, 1]).max() > 1e-6  # variables meet, which in TPGN they do not
+
+
+def test_dropout_is_drawn_with_a_key_alone():
+    model, x = forecaster(dropout=0.5), normal(12, 1)
+    assert np.array_equal(model(x), model(x))
+    one, other = (model(x, key=jax.random.key(i)) for i in (1, 2))
+    assert not np.allclose(one, other) and not np.allclose(one, model(x))
+
+
+def test_a_sequence_forecaster_keeps_single_precision(float32):
+    model = forecaster(LAYERS["S4"], channels=2, past_size=2, known_size=1)
+    y = model(jnp.ones((12, 2)), jnp.ones((12, 2)), jnp.ones((5, 1)))
+    assert y.dtype == jnp.float32 and y.shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"channels": 0}, "channels must be at least 1: got 0"),
+        ({"depth": 0}, "depth must be at least 1: got 0"),
+        ({"past_size": 1, "known_size": 2}, "known_size must be at least 0 and at most past_size.*got 2 and 1"),
+        ({"past_size": -1, "known_size": -1}, "known_size must be at least 0 and at most past_size.*got -1 and -1"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\): got 1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        forecaster(**options)
+
+
+def test_windows_of_another_shape_are_refused():
+    model = forecaster(past_size=2, known_size=1)
+    past, future = jnp.ones((12, 2)), jnp.ones((5, 1))
+    with pytest.raises(ValueError, match=r"x must have shape \[lookback, n\] = \[12, 1\]: got \[11, 1\]"):
+        model(jnp.ones((11, 1)), jnp.ones((11, 2)), future)
+    with pytest.raises(ValueError, match=r"past must have shape \[12, 2\]: got \[12, 0\]"):
+        model(jnp.ones((12, 1)), None, future)
+    with pytest.raises(ValueError, match=r"future must have shape \[5, 1\]: got \[5, 0\]"):
+        model(jnp.ones((12, 1)), past)
+
+
+# --- fits --------------------------------------------------------------------------------------------------
+
+
+def hourly(rows=400, noise=0.02, seed=0):
+    """A day and a trend, with noise; in no unit near 1."""
+    t = np.arange(rows)
+    values = 20 + 5 * np.sin(2 * np.pi * t / 24) + 0.01 * t + noise * np.random.default_rng(seed).normal(size=rows)
+    return pd.Series(values, pd.date_range("2024-01-01", periods=rows, freq="h"), name="load")
+
+
+def test_a_day_and_a_trend_are_learned_and_kept(tmp_path):
+    """The last value again is off by 4.9 on average; what is to be learned, by the noise of .02."""
+    series = hourly()
+    fitted = SequenceEstimator(48, 24, LAYERS["S4"], members=2, training=QUICK).fit(series[:320], 12, threads=1)
+    assert backtest(fitted, series).table()["mae"] < 0.5
+    assert len(fitted.settings["validation_error"]["value"]) == 2
+    again = load_predictor(fitted.save(tmp_path / "forecaster"))
+    xr.testing.assert_identical(again.predict(series), fitted.predict(series))
+    assert fitted.predict()["forecast"].shape == (12, 1)
+    assert fitted.predict()["time"].values[0] == np.datetime64(series.index[320])
+
+
+def test_what_is_known_ahead_is_used_and_what_is_seen_is_not_looked_up():
+    """`x_t` is this step's `known`: noise, which nothing else tells. `seen` is `x` itself, 0 ahead for all models."""
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(500, 1))
+    x = 3 * known[:, 0] + 10
+    estimator = SequenceEstimator(8, 1, LAYERS["S4D"], level="none", training=QUICK)
+    given = estimator.fit(x[:400], 4, known=known[:400], threads=1)
+    assert backtest(given, x, known=known).table()["mse_scaled"] < 0.02
+    blind = estimator.fit(x[:400], 4, seen=x[:400, None], threads=1)
+    assert backtest(blind, x, seen=x[:, None]).table()["mse_scaled"] > 0.8
+    changed = np.concatenate([x[:400], 100 + x[400:]])  # the steps ahead of the first window of the test
+    at = {"issue_time": 0}
+    one, other = (backtest(blind, y, seen=y[:, None]).forecasts["forecast"].isel(at).values for y in (x, changed))
+    assert np.array_equal(one, other)
+
+
+def test_variables_are_read_together():
+    """Each step the second variable is what the first was a step ago: of both, only the first is noise."""
+    first = np.random.default_rng(1).normal(size=500)
+    x = np.stack([first, np.roll(first, 1)], 1)
+    fitted = SequenceEstimator(8, 1, LAYERS["S5"], level="none", training=QUICK).fit(x[1:400], 1, threads=1)
+    scores = backtest(fitted, x).scores["mse_scaled"].values[0]
+    assert scores[1] < 0.02 and scores[0] > 0.8
+
+
+def test_dynamics_learn_at_a_rate_of_their_own_without_weight_decay():
+    """At a vanishing rate the dynamics stay where they were; the rest is pulled to nothing by a decay that is all."""
+    training = Training(epochs=1, batch=4, learning_rate=0.01, weight_decay=50.0)
+    x = np.asarray(normal(60, 1))
+    still = SequenceEstimator(8, 1, LAYERS["S4D"], training=training, dynamics_rate=1e-12)
+    moving = SequenceEstimator(8, 1, LAYERS["S4D"], training=training, dynamics_rate=1e-3)
+    one, other = (e.fit(x, 2, validation=0.0, threads=1).members.model.model.blocks[0].layer for e in (still, moving))
+    start = LAYERS["S4D"](KEY)
+    assert np.allclose(one.log_decay[0], start.log_decay, atol=1e-6)  # which are the same for every key
+    assert 1e-3 < np.abs(other.log_decay[0] - start.log_decay).max() < 0.1
+    assert np.abs(one.C).max() < 0.1 < np.abs(start.C).max()
+    with pytest.raises(ValueError, match="dynamics_rate must be positive: got 0"):
+        SequenceEstimator(dynamics_rate=0.0)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_members_are_forecasters_of_as_many_seeds(members):
+    fitted = SequenceEstimator(8, 1, LAYERS["S4D"], members=members, training=Training(epochs=1)).fit(
+        normal(90, 1), 2, threads=1
+    )
+    C = fitted.members.model.model.blocks[0].layer.C
+    assert C.shape == (members, 2, 4, 4) and len(np.unique(np.asarray(C)[:, 0, 0, 0])) == members
+    assert eqx.is_array(fitted.members.model.model.head.weight)
