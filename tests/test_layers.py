@@ -1,5 +1,8 @@
 """Laws of sequence layers: one system, whichever face it shows."""
 
+import functools
+
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,12 +17,22 @@ from dsrecon.models import LMU, LRU, LSSL, S4, S4D, S5
 from dsrecon.models.hippo import hippo_system, normal_plus_low_rank
 from dsrecon.systems import respond
 
-TIMED = [row for row in LAYERS if row.timed]
+SLOW = {"s4d-inv", "s4-legt", "s5-bilinear", "lssl-fourier", "lssl-trained-backward", "lmu-wide"}
+"""Near relations of other rows."""
 
 
-def layer_of(row):
-    """Away from its start values, but as stable as it was."""
-    return instance(row)
+def rows(**wanted):
+    """Rows as parameters, those with these features: near relations are slow."""
+    return [
+        pytest.param(row, marks=pytest.mark.slow if row.name in SLOW else (), id=row.name)
+        for row in LAYERS
+        if all(bool(getattr(row, k)) == v for k, v in wanted.items())
+    ]
+
+
+run = eqx.filter_jit(lambda layer, u, dt=1.0: layer(u, dt))
+step_by_step = eqx.filter_jit(stepwise)
+layer_of = instance
 
 
 def sequence(length, seed=0, width=3):
@@ -34,25 +47,36 @@ def close(a, b, tolerance=1e-9):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=tolerance * max(1.0, float(jnp.abs(b).max())))
 
 
-@pytest.mark.parametrize("length", [1, 37, 150])  # 37: by products with Toeplitz matrices; 150: by transforms
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("length", [37, 150])  # by products with Toeplitz matrices, and by transforms
+@pytest.mark.parametrize("row", rows())
 def test_parallel_is_stepwise(row, length):
     layer, u = layer_of(row), sequence(length)
-    close(eqx.filter_jit(layer)(u), stepwise(layer, u))
+    close(run(layer, u), step_by_step(layer, u))
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("row", [row for row in LAYERS if row.name in ("s4", "s4d", "s5", "lssl", "lmu")], ids=named)
+def test_a_sequence_of_one_step(row):
+    layer, u = layer_of(row), sequence(1)
+    close(run(layer, u), step_by_step(layer, u))
+
+
+@pytest.mark.parametrize("row", rows())
 def test_parallel_is_explicit_powers(row):
     layer, u = layer_of(row), sequence(23)
-    cell, zero = layer.cell(), jnp.zeros(layer.state_size)
-    A = np.asarray(as_matrix(cell.linearise(zero, u[0])[1]))
-    terms = np.asarray(jax.vmap(lambda s: cell(zero, s))(u))
+    zero = jnp.zeros(layer.state_size)
+    cell = eqx.filter_jit(lambda layer: layer.cell())(layer)
+    A, terms = (np.asarray(x) for x in _matrix_and_terms(cell, zero, u))
     powers = [np.linalg.matrix_power(A, k) for k in range(len(u))]
     states = np.stack([sum(powers[k] @ terms[t - k] for k in range(t + 1)) for t in range(len(u))])
-    close(layer(u), jax.vmap(cell.output)(jnp.asarray(states), u))
+    close(run(layer, u), jax.vmap(cell.output)(jnp.asarray(states), u))
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@eqx.filter_jit
+def _matrix_and_terms(cell, zero, u):
+    return as_matrix(cell.linearise(zero, u[0])[1]), jax.vmap(lambda s: cell(zero, s))(u)
+
+
+@pytest.mark.parametrize("row", rows())
 def test_gradients_of_the_faces_agree(row):
     layer, u = layer_of(row), sequence(140)
     w = sequence(140, 1)
@@ -61,61 +85,68 @@ def test_gradients_of_the_faces_agree(row):
         return lambda both: jnp.sum(w * face(*both))
 
     parallel = eqx.filter_jit(eqx.filter_grad(value(lambda layer, u: layer(u))))((layer, u))
-    step_by_step = eqx.filter_jit(eqx.filter_grad(value(stepwise)))((layer, u))
-    for a, b in zip(jax.tree.leaves(parallel), jax.tree.leaves(step_by_step), strict=True):
+    stepped = eqx.filter_jit(eqx.filter_grad(value(stepwise)))((layer, u))
+    for a, b in zip(jax.tree.leaves(parallel), jax.tree.leaves(stepped), strict=True):
         close(a, b, 1e-8)
 
 
-@pytest.mark.parametrize("row", TIMED, ids=named)
+@pytest.mark.parametrize("row", rows(timed=True))
 def test_steps_of_many_lengths(row):
     layer, u, dt = layer_of(row), sequence(19), steps_of(19)
-    found = eqx.filter_jit(layer)(u, dt)
-    z = jnp.zeros(layer.state_size)
-    for i in range(len(u)):
-        cell = layer.cell(dt[i])
-        z = cell(z, u[i])
-        close(found[i], cell.output(z, u[i]))
-    close(layer(u, jnp.full(19, 1.7)), layer(u, 1.7))
+
+    def step(z, s):
+        cell = layer.cell(s.dt)  # discretised anew, where the layer itself may know better
+        z = cell(z, s.u)
+        return z, cell.output(z, s.u)
+
+    wanted = eqx.filter_jit(lambda: jax.lax.scan(step, jnp.zeros(layer.state_size), Timed(u, dt))[1])()
+    close(run(layer, u, dt), wanted)
+    close(run(layer, u, jnp.full(19, 1.7)), run(layer, u, jnp.asarray(1.7)))
 
 
-@pytest.mark.parametrize("row", [row for row in LAYERS if row.exact], ids=named)
+solved = functools.partial(respond, rtol=1e-11, atol=1e-13, solver=diffrax.Tsit5())  # which compiles fast
+
+
+@pytest.mark.parametrize("row", rows(exact=True))
 def test_held_input_is_the_differential_equation(row):
     layer, u, dt = layer_of(row), sequence(12), steps_of(12)
     times = np.cumsum(np.asarray(dt))
-    found = respond(layer, times, u, first=float(dt[0]), rtol=1e-11, atol=1e-13)
-    close(found, layer(u, dt), 1e-8)
-    close(respond(layer, np.arange(1.0, 13.0), u, rtol=1e-11, atol=1e-13), layer(u), 1e-8)
+    close(solved(layer, times, u, first=float(dt[0])), run(layer, u, dt), 1e-8)
+    close(solved(layer, np.arange(1.0, 13.0), u), run(layer, u), 1e-8)
 
 
-@pytest.mark.parametrize("row", [row for row in LAYERS if row.order], ids=named)
+@pytest.mark.parametrize("row", rows(order=True))
 def test_the_order_of_convergence(row):
     """Over 8 units of time, the input held over whole units: the error falls by `2^order` when steps are halved."""
     layer, u = layer_of(row), sequence(8)
-    exact = respond(layer, np.arange(1.0, 9.0), u, rtol=1e-12, atol=1e-13)
+    exact = solved(layer, np.arange(1.0, 9.0), u)
     many = [16, 32] if row.order == 2 else [256, 512]  # where the leading term leads
-    errors = [float(jnp.abs(layer(jnp.repeat(u, n, 0), 1 / n)[n - 1 :: n] - exact).max()) for n in many]
+    errors = [
+        float(jnp.abs(run(layer, jnp.repeat(u, n, 0), jnp.asarray(1 / n))[n - 1 :: n] - exact).max()) for n in many
+    ]
     assert errors[0] > 1e-10
     assert np.log2(errors[0] / errors[1]) == pytest.approx(row.order, abs=0.2)
 
 
-@pytest.mark.parametrize("row", [row for row in LAYERS if row.exact], ids=named)
+@pytest.mark.parametrize("row", rows(exact=True))
 def test_another_rate_is_another_step(row):
     """Held input sampled twice as often, at half the step, is the same input: not to the step, to rounding."""
     layer, u = layer_of(row), sequence(30)
-    close(layer(jnp.repeat(u, 2, 0), 0.5)[1::2], layer(u))
-    close(layer(u, 2.0), layer(jnp.repeat(u, 2, 0))[1::2])
+    twice = jnp.repeat(u, 2, 0)
+    close(run(layer, twice, jnp.asarray(0.5))[1::2], run(layer, u, jnp.asarray(1.0)))
+    close(run(layer, u, jnp.asarray(2.0)), run(layer, twice, jnp.asarray(1.0))[1::2])
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("row", rows())
 def test_the_future_is_not_seen_and_a_call_changes_nothing(row):
     layer, u = layer_of(row), sequence(131)
     before = [np.array(x) for x in jax.tree.leaves(eqx.filter(layer, eqx.is_array))]
-    close(layer(u)[:57], layer(u[:57]))
+    close(run(layer, u)[:57], run(layer, u[:57]))
     after = jax.tree.leaves(eqx.filter(layer, eqx.is_array))
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("row", rows())
 def test_the_cell_declares_its_jacobian(row):
     layer, u = layer_of(row), sequence(3)
     z = jnp.asarray(np.random.default_rng(1).normal(size=(3, layer.state_size)))
@@ -125,23 +156,24 @@ def test_the_cell_declares_its_jacobian(row):
     assert evolve(layer.cell(), z[0], u).zs.shape == (3, layer.state_size)
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("row", rows())
 def test_single_precision(row, float32):
-    layer = row.make(jax.random.key(0))
+    layer = eqx.filter_jit(row.make)(jax.random.key(0))
     u = jnp.asarray(np.random.default_rng(0).normal(size=(200, 3)), "float32")
-    found = layer(u)
+    found = run(layer, u)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, stepwise(layer, u), atol=1e-4)  # S4: eps^(2/3), of a kernel of some units
+    np.testing.assert_allclose(found, step_by_step(layer, u), atol=1e-4)  # S4: eps^(2/3), of a kernel of some units
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=named)
+@pytest.mark.parametrize("row", rows())
 def test_a_batch_of_them(row):
     layer, u = layer_of(row), jnp.stack([sequence(20, i) for i in range(3)])
-    both = jax.vmap(layer)(u)
-    close(both[1], layer(u[1]))
-    many = eqx.filter_vmap(row.make)(jax.random.split(jax.random.key(3), 2))
-    alone = row.make(jax.random.split(jax.random.key(3), 2)[1])
-    close(eqx.filter_vmap(lambda layer: layer(u[0]))(many)[1], alone(u[0]))
+    both = jax.jit(jax.vmap(layer))(u)
+    close(both[1], run(layer, u[1]))
+    keys = jax.random.split(jax.random.key(3), 2)
+    many = eqx.filter_jit(eqx.filter_vmap(row.make))(keys)
+    alone = eqx.filter_jit(row.make)(keys[1])
+    close(eqx.filter_jit(eqx.filter_vmap(lambda layer: layer(u[0])))(many)[1], run(alone, u[0]))
 
 
 def test_s4_is_the_dense_system_that_it_represents():

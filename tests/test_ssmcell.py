@@ -20,7 +20,8 @@ KEY = jax.random.key(4)
 RNG = np.random.default_rng(8)
 U = jnp.asarray(RNG.normal(size=(40, 2)))
 T = np.arange(300) * 0.2
-SERIES = 0.8 * np.stack([np.sin(T), np.cos(1.1 * T)], axis=1)
+SERIES = 0.3 * np.stack([np.sin(T), np.cos(1.1 * T)], axis=1) + RNG.normal(size=(300, 2))
+"""Mostly noise: what little is learned of it in a short fit stays within its range."""
 
 
 def filled(make, seed=0):
@@ -69,10 +70,10 @@ def test_the_memory_is_the_solution_of_its_equation_with_data_held_over_a_step()
     # exp of the system with its input as a further, constant state: no division by a pole
     cell = made(2, 6, 0)
     A, B = (np.asarray(x) for x in cell.discrete())
-    poles, d, B_c = np.asarray(cell.poles), np.exp(cell.log_step), np.asarray(cell.B[0] + 1j * cell.B[1])
+    poles, d, (B_re, B_im) = np.asarray(cell.poles), np.exp(np.asarray(cell.log_step)), np.asarray(cell.B)
     for j in range(3):
         system = np.zeros((3, 3), complex)
-        system[0] = poles[j], *B_c[j]
+        system[0] = poles[j], *(B_re[j] + 1j * B_im[j])
         row = scipy.linalg.expm(d[j] * system)[0]
         np.testing.assert_allclose(A[:, :, j], [[row[0].real, -row[0].imag], [row[0].imag, row[0].real]], rtol=1e-12)
         np.testing.assert_allclose(B[[j, 3 + j]], [row[1:].real, row[1:].imag], rtol=1e-11, atol=1e-14)
@@ -99,7 +100,8 @@ def test_driven_by_data_it_is_an_s5_layer():
 
 def test_driven_by_data_it_forgets_at_rates_of_its_own():
     cell = made(2, 4, 3)
-    rates = np.sort(np.repeat(np.real(np.exp(cell.log_step) * cell.poles), 2))[::-1]
+    x = np.exp(np.asarray(cell.log_step)) * np.asarray(cell.poles)
+    rates = np.sort(np.repeat(x.real, 2))[::-1]
     steps = 2000
     u = jnp.asarray(RNG.normal(size=(steps, 2)))
     forced = Forced(cell, IdentityReadout(2, 6, key=KEY))
@@ -110,14 +112,12 @@ def test_driven_by_data_it_forgets_at_rates_of_its_own():
     # whatever the data: the difference of two memories, mode by mode
     h0 = jnp.asarray(RNG.normal(size=4))
     left = (driven(cell, U, h0).zs - driven(cell, U).zs)[:, 2:]
-    a = np.exp(np.asarray(jnp.exp(cell.log_step) * cell.poles))
-    wanted = a[None] ** np.arange(1, len(U) + 1)[:, None] * np.asarray(h0[:2] + 1j * h0[2:])[None]
+    wanted = np.exp(x)[None] ** np.arange(1, len(U) + 1)[:, None] * (np.asarray(h0[:2]) + 1j * np.asarray(h0[2:]))[None]
     np.testing.assert_allclose(left, np.concatenate([wanted.real, wanted.imag], 1), atol=1e-12)
 
 
-@pytest.mark.parametrize("steps", [20, 400])
-def test_driven_by_data_all_steps_are_two_iterations(steps):
-    cell, u = made(2, 4, 3), jnp.asarray(RNG.normal(size=(steps, 2)))
+def test_driven_by_data_all_steps_are_two_iterations():
+    cell, u = made(2, 4, 3), jnp.asarray(RNG.normal(size=(400, 2)))
     found = driven(cell, u, solver=Newton())
     assert int(found.stats["iterations"]) <= 2
     np.testing.assert_allclose(found.zs, driven(cell, u).zs, rtol=1e-9, atol=1e-9)
@@ -129,10 +129,10 @@ def test_a_linear_readout_makes_a_linear_map():
     # so far down that it stays bounded: what is stable is not the point here
     cell = eqx.tree_at(lambda c: c.W, start, (start.W[0] - 1.2 * jnp.eye(2, 8),))
     z = jnp.asarray(RNG.normal(size=(5, 8)) * 10.0 ** np.arange(-2, 3)[:, None])
-    slopes = np.asarray(jax.vmap(lambda z: cell.linearise(z)[1])(z))
+    values, slopes = (np.asarray(v) for v in eqx.filter_jit(lambda z: jax.vmap(cell.linearise)(z))(z))
     assert np.array_equal(slopes, np.broadcast_to(slopes[0], slopes.shape))
     J, shift = slopes[0], np.asarray(cell(jnp.zeros(8)))
-    np.testing.assert_allclose(jax.vmap(cell)(z), np.asarray(z) @ J.T + shift, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(values, np.asarray(z) @ J.T + shift, rtol=1e-12, atol=1e-12)
     # nothing that it does is chaos: the same exponents from every start, those of the matrix
     wanted = np.sort(np.log(np.abs(np.linalg.eigvals(J))))[::-1]
     assert wanted[0] < 0
@@ -156,8 +156,9 @@ def test_a_bent_readout_grows_by_no_more_than_its_last_layer():
     cell = made(2, 4, 3)
     z = jnp.asarray(1e3 * RNG.normal(size=(50, 6)))
     bound = np.abs(cell.W[-1]).sum(1) + np.abs(cell.b[-1])
-    assert (np.abs(jax.vmap(cell)(z)[:, :2] - z[:, :2]) <= bound[None] + 1e-9).all()
-    slopes = jax.vmap(lambda z: cell.linearise(z)[1])(z[:2] / 1e3)
+    linearise = eqx.filter_jit(lambda z: jax.vmap(cell.linearise)(z))
+    assert (np.abs(linearise(z)[0] - z)[:, :2] <= bound[None] + 1e-9).all()  # rounding of 1e3
+    slopes = linearise(z / 1e3)[1]
     assert not np.allclose(slopes[0][:2], slopes[1][:2]) and np.array_equal(slopes[0][2:], slopes[1][2:])
 
 
@@ -178,7 +179,7 @@ def test_a_reconstruction_out_of_the_box(tmp_path, optimiser_promotion):
         SERIES,
         lambda key: StateSpaceCell(2, 4, 6, input_size=1, step_min=0.2, key=key),
         inputs=drive,
-        runs=1, steps=100, length=10, alpha=0.5, evaluations=2, time_step=0.2, progress=False,
+        runs=2, steps=300, length=10, alpha=1.0, evaluations=2, time_step=0.2, progress=False,
     )  # fmt: skip
     assert isinstance(model.readout, IdentityReadout) and model.readout.state_size == 6
     loss = np.asarray(model.course["loss"])

@@ -1,6 +1,6 @@
 """The continuous face of a layer: its differential equation, solved at any times at all."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import diffrax
 import equinox as eqx
@@ -75,29 +75,21 @@ def _solved(layer, knots, u, at, held: bool, rtol, atol, solver, max_steps: int)
     """Interval by interval, so that no step runs over a jump of the input."""
     last = len(u) - 1
 
-    def given(t):
-        i = jnp.clip(jnp.searchsorted(knots, t, side="left") - 1, 0, last)
+    def given(t, i):
         if held:
             return u[i]
         share = (t - knots[i]) / (knots[i + 1] - knots[i])
         before = u[jnp.maximum(i - 1, 0)]
         return before + share * (u[i] - before)
 
-    def field(t, x, i):
-        if held:
-            return layer.flow(x, u[i])
-        share = (t - knots[i]) / (knots[i + 1] - knots[i])
-        before = u[jnp.maximum(i - 1, 0)]
-        return layer.flow(x, before + share * (u[i] - before))
-
-    term = diffrax.ODETerm(field)
+    term = diffrax.ODETerm(lambda t, x, i: layer.flow(x, given(t, i)))
     control = diffrax.PIDController(rtol=rtol, atol=atol)
 
     def solve(x, i, begin, end):
-        found = diffrax.diffeqsolve(
+        found: Any = diffrax.diffeqsolve(
             term, solver, begin, end, None, x, args=i, stepsize_controller=control, max_steps=max_steps
-        )
-        return found.ys[0]
+        ).ys
+        return found[0]
 
     def interval(x, i):
         return solve(x, i, knots[i], knots[i + 1]), x
@@ -108,6 +100,6 @@ def _solved(layer, knots, u, at, held: bool, rtol, atol, solver, max_steps: int)
 
     def answer(t):
         i = jnp.clip(jnp.searchsorted(knots, t, side="left") - 1, 0, last)
-        return layer.output(solve(starts[i], i, knots[i], t), given(t))
+        return layer.output(solve(starts[i], i, knots[i], t), given(t, i))
 
     return jax.lax.map(answer, at)

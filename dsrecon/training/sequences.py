@@ -1,10 +1,10 @@
-"""Whole sequences, each with a label or a target: batches of them, the losses of models that read them, their answers.
+"""Whole sequences, each with a label or a target: batches of them, losses of models that read them, answers, scores.
 
-For any model called as `model(x, dt, length=, key=)`, `x` `[t, k]`: one answer `[c]` a sequence, or one a step `[t, c]`.
+For any model called as `model(x, dt, length=, key=)`, `x` `[t, k]`, that answers `[c]`, or step by step `[t, c]`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -193,9 +193,7 @@ def predicted(
     return np.concatenate(out)
 
 
-def held(
-    rows: Sequences, loss: Loss, *, by: Literal["loss", "error"] = "loss"
-) -> Callable[[PyTree], dict[str, np.ndarray]]:
+def held(rows: Sequences, loss: Loss, *, by: str = "loss") -> Callable[[PyTree], dict[str, np.ndarray]]:
     """Scores of models on sequences that are not trained on, for `fit(..., evaluate=held(rows, loss))`.
 
     The loss of every sequence, nothing dropped, and their mean, each step alike where every step has an answer.
