@@ -17,7 +17,8 @@ each of the ten stretches of 10,000 in them, averaged; the median valid predicti
 samples, in Lyapunov times; the largest exponent from 16 states along the truth over 10,000 steps, after 2,000. Beside
 them: the same of five further true stretches (floors), of a phase-randomised surrogate (ceiling), and of forecasting
 the last value for ever. `log_eigenvalue`: of a linear readout, the largest `log |eigenvalue|` per unit of time.
-`spread`: standard deviation of the last 1,000 steps over the truth's. `null`: the run has diverged.
+`spread`: standard deviation of the last 1,000 steps over the truth's. `null`: the run has diverged, free or along
+the data.
 """
 
 import json
@@ -104,12 +105,18 @@ def measured(name: str, series: Any, truth: np.ndarray, dt: float, exponent: flo
         model = fit.reconstruction(run)
         row: dict[str, Any] = {"score": float(fit.table["score"][run])}
         row |= scored(truth[:LENGTH], np.asarray(model.simulate(FREE, discard=1000, throw=False), float))
-        states = model.filter(true)
-        horizon = valid_prediction_time(model, true, steps=AHEAD, exponent=exponent, states=states)
-        row["vpt"] = horizon.lyapunov_times
-        row["persistence"] = persistence(truth, horizon.starts, dt) * exponent
-        every = states[1000 :: len(states) // STARTS][:STARTS]
-        row["exponent"] = float(lyapunov_mean(model.cell, every, steps=FREE, dt=dt, discard=2000, count=1).mean[0])
+        row |= {"vpt": np.nan, "persistence": np.nan, "exponent": np.nan}
+        try:
+            states = model.filter(true)
+        except RuntimeError as error:  # along the data, too
+            print(name, run, error, flush=True)
+        else:
+            horizon = valid_prediction_time(model, true, steps=AHEAD, exponent=exponent, states=states)
+            row["vpt"] = horizon.lyapunov_times
+            row["persistence"] = persistence(truth, horizon.starts, dt) * exponent
+            every = states[1000 :: len(states) // STARTS][:STARTS]
+            found = lyapunov_mean(model.cell, every, steps=FREE, dt=dt, discard=2000, count=1)
+            row["exponent"] = float(found.mean[0])
         if "linear readout" in name:
             slope = np.asarray(model.cell.linearise(jnp.zeros(model.cell.state_size))[1], float)
             row["log_eigenvalue"] = float(np.log(np.abs(np.linalg.eigvals(slope))).max() / dt)

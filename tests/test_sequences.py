@@ -34,12 +34,12 @@ EACH = RNG.integers(0, C, (R, T))
 TARGETS, MANY = RNG.normal(size=(R, C)), RNG.normal(size=(R, T, C))
 
 
-def small(pool="mean", *, depth=2, bidirectional=False, dropout=0.0, key=KEY):
+def small(pool="mean", *, bidirectional=False, dropout=0.0, key=KEY):
     return sequence_model(
         K,
         C,
         lambda k: S4D(4, 4, key=k),
-        depth=depth,
+        depth=1,
         pool=pool,
         bidirectional=bidirectional,
         dropout=dropout,
@@ -164,7 +164,7 @@ def test_one_target_a_sequence():
 def test_padding_changes_neither_loss_nor_gradient(case):
     """Sequences padded by NaN as the sequences cut: pooled and by step, one step and a step a sample, both ways."""
     n, pooled = 7, case == "labels"
-    model = small("mean" if pooled else None, depth=2 if pooled else 1, bidirectional=case != "targets of steps")
+    model = small("mean" if pooled else None, bidirectional=case != "targets of steps")
     loss = regressing() if case == "targets of steps" else classifying(0.1)
     y = {"labels": LABELS, "labels of steps": EACH, "targets of steps": MANY}[case][:2]
     classes = None if case == "targets of steps" else C
@@ -219,7 +219,7 @@ def test_gradients_of_each_sequence_by_itself():
 
 @pytest.mark.parametrize("pool, dt", [("mean", np.linspace(0.5, 2, R)), (None, 0.5)], ids=["pooled", "steps"])
 def test_answers_of_many_are_those_of_each(pool, dt):
-    model = small(pool, depth=1, bidirectional=pool is None, dropout=0.3)
+    model = small(pool, bidirectional=pool is None, dropout=0.3)
     one = eqx.filter_jit(lambda x, dt, n: model(x, dt, length=n))
     found = predicted(model, X, dt, LENGTHS, batch=4)
     assert isinstance(found, np.ndarray) and len(found) == R
@@ -373,30 +373,27 @@ def rising_or_falling(r, seed):
 
 
 def learner(key):
-    return sequence_model(1, 2, lambda k: S4D(8, 4, key=k), depth=1, key=key)
+    return sequence_model(1, 2, lambda k: S4D(8, 4, key=k), key=key)
 
 
-def learned(key, model, steps):
+def learned(key, model):
     x, y, lengths = rising_or_falling(40, 0)
     optimiser = grouped(optax.adamw(2e-2, weight_decay=0.01), optax.adam(1e-3))
     evaluate = held(Sequences(*rising_or_falling(30, 1), batch=16), classifying(), by="error")
     sampler = Sequences(x, y, lengths, batch=16)
-    return fit(model, classifying(0.05), sampler, optimiser, steps=steps, key=key, evaluate=evaluate, every=20)
+    return fit(model, classifying(0.05), sampler, optimiser, steps=60, key=key, evaluate=evaluate, every=20)
 
 
 @pytest.mark.usefixtures("optimiser_promotion")
-def test_an_ensemble_learns_a_separable_task_and_its_members_train_as_alone():
+def test_an_ensemble_learns_a_separable_task():
     keys = jax.random.split(KEY, 2)
-    found, history = learned(keys, eqx.filter_vmap(learner)(keys), 60)
+    found, history = learned(keys, eqx.filter_vmap(learner)(keys))
     assert history.scores["score"].shape == (3, 2) and history.facts["accuracy"].shape == (60, 2)
     assert (history.scores["score"].min(0) == 0).all() and (history.scores["accuracy"].max(0) == 1).all()
     x, y, lengths = rising_or_falling(50, 2)
     for i in range(2):
         member = jax.tree.map(lambda v, i=i: v[i] if eqx.is_array(v) else v, found)
         assert (predicted(member, x, 1.0, lengths).argmax(1) == y).all()
-    _, alone = learned(keys[1], learner(keys[1]), 20)
-    # the first updates: later ones only amplify how sums are rounded
-    assert np.allclose(alone.loss[:, 0], history.loss[:20, 1], rtol=1e-8)
 
 
 @pytest.mark.usefixtures("float32")
@@ -406,9 +403,9 @@ def test_single_precision_stays_single():
     rows = Sequences(x.astype(np.float32), y, lengths, batch=4)
     value, gradient = value_and_grad(classifying(0.1), model, rows(jax.random.key(2)))
     assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {np.dtype(np.float32)}
-    found = predicted(model, x.astype(np.float32), 2.0, lengths)
-    assert found.dtype == np.float32 and found.shape == (6, 2)
-    scores = held(rows, classifying())(jax.tree.map(lambda v: v[None] if eqx.is_array(v) else v, model))
+    x = np.repeat(x, 2, 2).astype(np.float32)
+    assert predicted(Echo(jnp.ones(()), True), x, 2.0, lengths).dtype == np.float32
+    scores = held(Sequences(x, y, lengths, batch=4), classifying())(Echo(jnp.ones(1), True))
     assert {score.dtype for score in scores.values()} == {np.dtype(np.float32)}
 
 

@@ -40,6 +40,7 @@ from dsrecon.models.sequence import SequenceModel as SequenceModel
 from dsrecon.models.sequence import sequence_model as sequence_model
 from dsrecon.models.shallow import ClippedShallowPLRNN as ClippedShallowPLRNN
 from dsrecon.models.shallow import ShallowPLRNN as ShallowPLRNN
+from dsrecon.models.ssmcell import StateSpaceCell as StateSpaceCell
 from dsrecon.models.structured import ParaGRU as ParaGRU
 from dsrecon.models.structured import ParaLSTM as ParaLSTM
 from dsrecon.models.tpgn import TPGN as TPGN

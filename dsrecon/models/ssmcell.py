@@ -91,8 +91,8 @@ class StateSpaceCell(AbstractCell):
         k, d = memory_size // 2, observed_size + input_size
         key_B, key_step, *keys = jax.random.split(key, 2 + 2 * (depth + 1))
         form = normal_plus_low_rank("legs", memory_size)
-        self.log_decay = jnp.asarray(np.log(-form.eigenvalues.real), float)
-        self.frequency = jnp.asarray(form.eigenvalues.imag, float)
+        self.log_decay = jnp.asarray(np.log(-np.real(form.eigenvalues)), float)
+        self.frequency = jnp.asarray(np.imag(form.eigenvalues), float)
         self.log_step = log_steps(k, step_min, step_max, key=key_step)
         self.B = jax.random.normal(key_B, (2, k, d)) / (2 * d) ** 0.5
         hidden = [hidden_size] * depth if hidden_size else []

@@ -5,6 +5,10 @@ from dsrecon.training.adaptive import scheduled as scheduled
 from dsrecon.training.ahead import absolute as absolute
 from dsrecon.training.ahead import forecasting as forecasting
 from dsrecon.training.ahead import squared as squared
+from dsrecon.training.answers import classifying as classifying
+from dsrecon.training.answers import held as held
+from dsrecon.training.answers import predicted as predicted
+from dsrecon.training.answers import regressing as regressing
 from dsrecon.training.conditioned import FamilyModel as FamilyModel
 from dsrecon.training.conditioned import by_context as by_context
 from dsrecon.training.conditioned import by_trial as by_trial
@@ -35,11 +39,7 @@ from dsrecon.training.privacy import private as private
 from dsrecon.training.privacy import secret_key as secret_key
 from dsrecon.training.sequences import Batch as Batch
 from dsrecon.training.sequences import Sequences as Sequences
-from dsrecon.training.sequences import classifying as classifying
-from dsrecon.training.sequences import held as held
 from dsrecon.training.sequences import padded as padded
-from dsrecon.training.sequences import predicted as predicted
-from dsrecon.training.sequences import regressing as regressing
 from dsrecon.training.updates import of_batch as of_batch
 from dsrecon.training.updates import of_windows as of_windows
 from dsrecon.training.windows import Window as Window
