@@ -4,8 +4,9 @@
     pytest benchmarks/bench_layers.py -n 0 --benchmark-enable --benchmark-json=benchmarks/results/layers.json
     python benchmarks/layers_figure.py
 
-float32, two threads each. `bytes` in `extra_info`: what the compiled program of ours holds beside arguments and
-result (XLA's own figure); `resident_bytes`: by how much a process that does nothing else grew, of both. Outputs are compared before they are timed.
+float32, two threads each. `bytes` in `extra_info`: what the compiled program of ours holds beside arguments and result
+(XLA's own figure); `resident_bytes`: by how much a process that does nothing else grew, of both. Outputs are compared
+before they are timed.
 """
 
 import json

@@ -37,7 +37,7 @@ TRAIN, FITTED, LAST = 12 * MONTH, 16 * MONTH, 20 * MONTH
 """Rows of the training part, of training and validation, of all three."""
 
 LOOKBACK, WIDTH, STATE, SEEDS = 168, 16, 32, 3
-TRAINING = Training(epochs=4, patience=2, learning_rate=3e-3)
+TRAINING = Training(epochs=3, learning_rate=1e-2)
 CHOSEN: dict[str, Any] = {"level": "last", "marks": False}
 LAYERS = {"S4": S4, "S4D": S4D, "S5": S5}
 
@@ -101,17 +101,32 @@ def table(series: pd.DataFrame) -> dict[str, Any]:
     return out
 
 
-TRIED: tuple[dict[str, Any], ...] = ()
-"""Settings tried, each at the horizons of `search`; what is not said is as in `CHOSEN`."""
+TRIED: tuple[dict[str, Any], ...] = (
+    {"horizon": 168, "lookback": 336},
+    {"horizon": 168, "lookback": 336, "marks": True},
+    {"horizon": 168, "lookback": 336, "learning_rate": 1e-2},
+    {"horizon": 168, "lookback": 336, "level": "mean"},
+    {"horizon": 168},
+    {"horizon": 168, "level": "mean"},
+    {"horizon": 168, "learning_rate": 1e-3},
+    {"horizon": 168, "learning_rate": 1e-2},
+    {"horizon": 168, "dropout": 0.2},
+    {"horizon": 168, "lookback": 96},
+    {"horizon": 24},
+    {"horizon": 24, "level": "mean"},
+    {"horizon": 720},
+    {"horizon": 720, "level": "mean"},
+)
+"""Settings of S4 tried; what is not said is as chosen, but with a learning rate of 3e-3, four epochs and a patience of
+two."""
 
 
 def search(series: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
     for given in TRIED:
         options = {k: v for k, v in given.items() if k not in ("horizon", "learning_rate")}
-        if "learning_rate" in given:
-            options["training"] = eqx.tree_at(lambda t: t.learning_rate, TRAINING, given["learning_rate"])
-        found, seconds = fitted(sequence(**options), series, given["horizon"])
+        training = Training(epochs=4, patience=2, learning_rate=given.get("learning_rate", 3e-3))
+        found, seconds = fitted(sequence(training=training, **options), series, given["horizon"])
         error = found.settings["validation_error"]["value"][0]
         rows.append({**given, "val_mse": error, "epochs": found.settings["epochs"]["value"][0], "seconds": seconds})
         print(rows[-1], flush=True)

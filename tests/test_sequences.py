@@ -160,19 +160,16 @@ def test_one_target_a_sequence():
     assert np.isclose(value, ((MANY[:, -1] - TARGETS) ** 2).mean(), rtol=1e-12) and facts == {}
 
 
-@pytest.mark.parametrize("case", ["labels", "labels of steps", "targets of steps"])
-def test_padding_changes_neither_loss_nor_gradient(case):
-    """Sequences padded by NaN as the sequences cut: pooled and by step, one step and a step a sample, both ways."""
-    n, pooled = 7, case == "labels"
-    model = small("mean" if pooled else None, bidirectional=case != "targets of steps")
-    loss = regressing() if case == "targets of steps" else classifying(0.1)
-    y = {"labels": LABELS, "labels of steps": EACH, "targets of steps": MANY}[case][:2]
-    classes = None if case == "targets of steps" else C
-    x, dt = X[:2].copy(), RNG.uniform(0.5, 2, (2, T)) if case == "labels of steps" else 2.0
+@pytest.mark.parametrize("pooled", [True, False], ids=["a label", "a label a step"])
+def test_padding_changes_neither_loss_nor_gradient(pooled):
+    """Sequences padded by NaN as the sequences cut, read both ways; one step for all, and one a sample."""
+    n, model, loss = 7, small("mean" if pooled else None, bidirectional=True), classifying(0.1)
+    y = LABELS[:2] if pooled else EACH[:2]
+    x, dt = X[:2].copy(), 2.0 if pooled else RNG.uniform(0.5, 2, (2, T))
     x[:, n:] = np.nan
-    padded = Sequences(x, y, np.array([n, n]), dt, batch=1, classes=classes)
-    dt = dt if isinstance(dt, float) else dt[:, :n]
-    cut = Sequences(X[:2, :n], y if pooled else y[:, :n], None, dt, batch=1, classes=classes)
+    padded = Sequences(x, y, np.array([n, n]), dt, batch=1, classes=C)
+    y, dt = (y, dt) if pooled else (y[:, :n], dt[:, :n])
+    cut = Sequences(X[:2, :n], y, None, dt, batch=1, classes=C)
     found = [jax.tree.leaves(value_and_grad(loss, model, rows.rows)) for rows in (padded, cut)]
     for a, b in zip(*found, strict=True):
         assert np.allclose(a, b, rtol=1e-9, atol=1e-12)
@@ -372,8 +369,19 @@ def rising_or_falling(r, seed):
     return x[..., None], y, lengths
 
 
+class Reader(eqx.Module):
+    """One layer, its output at the last real step, two weights of it."""
+
+    layer: S4D
+    head: eqx.nn.Linear
+
+    def __call__(self, x, dt=1.0, *, length=None, key=None):
+        y = self.layer(jnp.repeat(x, 4, 1), dt)
+        return self.head(y[-1] if length is None else y[length - 1])
+
+
 def learner(key):
-    return sequence_model(1, 2, lambda k: S4D(8, 4, key=k), key=key)
+    return Reader(S4D(4, 4, step_min=0.05, step_max=0.5, key=key), eqx.nn.Linear(4, 2, key=key))
 
 
 def learned(key, model):

@@ -174,23 +174,28 @@ class TPGNEstimator(AbstractEstimator):
         return trained(make, task, self.training, self.members, key=key, threads=threads, progress=progress)
 
 
+def s4(key: Key) -> S4:
+    """`S4(32)`."""
+    return S4(32, key=key)
+
+
 class SequenceEstimator(AbstractEstimator):
     """Fits `dsrecon.models.SequenceForecaster`: sequence layers (S4, S4D, S5, ...) that read on over the steps ahead.
 
     All variables are read together and told together. Steps of the series are steps of the layers.
 
     - `lookback`, `period`: found from the series where not given; the period is for the record only.
-    - `layer`: makes a layer, `lambda key: S4D(32, key=key)`; `None` for `S4(32)`. `depth`: so many of them.
+    - `layer`: makes a layer, `lambda key: S4D(32, key=key)`. `depth`: so many of them.
     - `dropout`: share; `bidirectional`: layers that read backwards too, from the last step ahead.
     - `level`: what is taken off a window and put back on its forecast, `"last"`, `"mean"` or `"none"`.
     - `marks`: time marks beside the series, where it has dates. `members`: an ensemble from as many seeds.
-    - `training`: see `Training`; `dynamics_rate`: learning rate of the layers' dynamics, which falls with the other's;
+    - `training`: see `Training`; `dynamics_rate`: learning rate of the layers' dynamics, which falls as the other does;
       they have no weight decay.
     """
 
     lookback: int | None = None
     period: int | None = None
-    layer: Callable[[Key], AbstractSequenceLayer] | None = None
+    layer: Callable[[Key], AbstractSequenceLayer] = s4
     depth: int = 1
     dropout: float = 0.0
     bidirectional: bool = False
@@ -213,13 +218,11 @@ class SequenceEstimator(AbstractEstimator):
         return True
 
     def learn(self, task: Task, *, key: Key, threads: int | None, progress: bool | None) -> Learned:
-        layer = (lambda key: S4(32, key=key)) if self.layer is None else self.layer
-
         def make(key: Key) -> SequenceForecaster:
             return SequenceForecaster(
                 task.lookback,
                 task.horizon,
-                layer,
+                self.layer,
                 channels=task.channels,
                 depth=self.depth,
                 dropout=self.dropout,

@@ -95,7 +95,7 @@ def _transformed_fwd(k: Array, u: Array):
     return _transformed(k, u), (k, u)
 
 
-def _transformed_bwd(kept, y_bar: Array):
+def _transformed_bwd(kept, y_bar):
     (k, u), n = kept, _length(kept[1].shape[1])
 
     def some(k, u, y_bar):

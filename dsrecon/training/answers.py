@@ -93,9 +93,9 @@ def predicted(
 
     **Raises:** `ValueError` as `Sequences`, and for a batch below 1.
     """
-    given = dict(zip(("x", "length", "dt"), checked(x, lengths, dt), strict=True))
-    one_step, r, out = given["dt"].ndim == 0, len(x), []
-    step = given.pop("dt") if one_step else None
+    x, length, dt = checked(x, lengths, dt)
+    given, step = {"x": x, "length": length, "dt": dt if dt.ndim else None}, None if dt.ndim else dt
+    r, out = len(x), []
     size = min(_at_least_one(batch), _above(r))
     many = max(min(CHUNK // size, _above(-(-r // size))), 1)
     for first in range(0, r, size * many):
@@ -145,7 +145,7 @@ def _predicted(model: Any, given: dict[str, Any], step: Array | None) -> Float[A
 
 
 @eqx.filter_jit
-def _held(models: Any, batches: Batch, weights: Float[Array, "b w"], loss: Loss) -> dict[str, Float[Array, "r"]]:
+def _held(models: Any, batches: Batch, weights: Float[Array, "b w"], loss: Any) -> dict[str, Float[Array, "r"]]:
     arrays, static = eqx.partition(models, eqx.is_array)
 
     def member(arrays):

@@ -69,7 +69,7 @@ class Sequences(eqx.Module):
         x, length, dt = checked(x, lengths, dt)
         if not 1 <= batch <= len(x):
             raise ValueError(f"batch must lie in 1 .. {len(x)}, the number of sequences: got {batch}.")
-        y, found = _answers(y, x.shape[:2], lengths, classes)
+        y, found = _answers(y, (len(x), x.shape[1]), lengths, classes)
         many = dt if dt.ndim else None
         self.rows = Batch(x, y, length, many, float(dt) if many is None else 1.0, found)
         self.batch = batch
