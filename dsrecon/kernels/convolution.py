@@ -66,7 +66,7 @@ def _groups(h: int, t: int, itemsize: int) -> int:
     return next(g for g in range(min(most, h), 0, -1) if h % g == 0)
 
 
-def _in_groups(f, *given: Array) -> tuple[Array, ...]:
+def _in_groups(f, *given) -> tuple[Array, ...]:
     """`f` of some channels at a time; all arrays `[h, t]`."""
     h, t = given[-1].shape
     size = _groups(h, t, given[-1].dtype.itemsize)
@@ -96,6 +96,7 @@ def _transformed_fwd(k: Array, u: Array):
 
 
 def _transformed_bwd(kept, y_bar):
+    y_bar = jnp.asarray(y_bar)  # NumPy, of a gradient that is not traced
     (k, u), n = kept, _length(kept[1].shape[1])
 
     def some(k, u, y_bar):
