@@ -4,7 +4,19 @@ import importlib.metadata
 import os
 import platform
 
-PACKAGES = ("dsrecon", "jax", "jaxlib", "equinox", "optax", "diffrax", "numpy", "scipy", "torch")
+PACKAGES = (
+    "dsrecon",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "diffrax",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "sktime",
+    "torch",
+)
 
 
 def versions():

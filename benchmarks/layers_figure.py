@@ -40,10 +40,10 @@ def main() -> None:
     step.loglog(n, 1e6 * seconds[-1] * n / n[-1], "--", color="#999999", label="∝ states")
     time.set(title="kernel, 4 channels of 64 states", xlabel="length (steps)", ylabel="time (ms)")
     memory.set(title="memory beside the result", xlabel="length (steps)", ylabel="MB")
-    step.set(title="a step of a trained LSSL, any length", xlabel="states", ylabel="time (µs)")
+    step.set(title="a step of a trained LSSL, any length", xlabel="states", ylabel="time (µs)", ylim=(0.1, None))
     for ax in (time, memory, step):
         ax.title.set_fontsize(10)
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="lower right" if ax is step else "upper left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.yaxis.set_major_formatter("{x:g}")
     figure.savefig(HERE.parent / "docs" / "layer-costs.png", dpi=100)

@@ -36,22 +36,23 @@ def cauchy_product(
     extra = count * size - s.size
     padded = jnp.pad(s, (0, extra), constant_values=1.0), jnp.pad(q, ((0, 0), (0, extra)))
     blocks = padded[0].reshape(count, size), jnp.moveaxis(padded[1].reshape(h, count, size), 1, 0)
-    one, two = 2 * w.real, -2 * (w * jnp.conj(poles)[:, None]).real
-    trace, square = (-2 * poles.real)[:, :, None], (poles.real**2 + poles.imag**2)[:, :, None]
+    above = jnp.concatenate([2 * w.real, -2 * (w * jnp.conj(poles)[:, None]).real], 1)  # by s, and by q
+    below = jnp.stack([jnp.ones_like(poles.real), -2 * poles.real, poles.real**2 + poles.imag**2], 2)
 
     @jax.checkpoint
     def block(given: Any) -> Array:
         s, q = given
-        ss, sq, qq = (s * s)[None], s[None] * q, q * q
-        re, im = (f(ss)[:, None] + trace * f(sq)[:, None] + square * f(qq)[:, None] for f in (jnp.real, jnp.imag))
+        powers = jnp.stack([jnp.broadcast_to((s * s)[None], q.shape), s[None] * q, q * q], 1)
+        re, im = jnp.split(_product(below, jnp.concatenate([powers.real, powers.imag], 2)), 2, 2)  # [h, n, l] each
         scale = 1 / (re * re + im * im)
-        inverse = re * scale, -im * scale  # [h, n, l] each
-        return _summed(one, inverse) * s[None, None] + _summed(two, inverse) * q[:, None]
+        sums = jax.lax.complex(*jnp.split(_product(above, jnp.concatenate([re * scale, -im * scale], 2)), 2, 2))
+        by_s, by_q = jnp.split(sums, 2, 1)
+        return by_s * s[None, None] + by_q * q[:, None]
 
     found = jax.lax.map(block, blocks) if count > 1 else block((blocks[0][0], blocks[1][0]))[None]
     return jnp.moveaxis(found, 0, 2).reshape(h, -1, count * size)[:, :, : s.size]
 
 
-def _summed(real: Float[Array, "h j n"], values: tuple[Array, Array]) -> Complex[Array, "h j l"]:
-    """`sum_n real_jn values_nl`, the values by real and imaginary parts."""
-    return jax.lax.complex(*(jnp.einsum("hjn,hnl->hjl", real, x, precision=Precision.HIGHEST) for x in values))
+def _product(a: Float[Array, "h i k"], b: Float[Array, "h k l"]) -> Float[Array, "h i l"]:
+    """Sums as products of matrices, real and imaginary parts side by side, so that those of the adjoint are too."""
+    return jnp.matmul(a, b, precision=Precision.HIGHEST)
