@@ -150,7 +150,7 @@ class AbstractEstimator(eqx.Module):
         if (known is not None or seen is not None) and not self.takes_covariates:
             raise ValueError(
                 f"{type(self).__name__} takes no covariates: got {'known' if known is not None else 'seen'}. "
-                "TPGNEstimator does."
+                "TPGNEstimator and SequenceEstimator do."
             )
 
     def _period(self, train: list[np.ndarray]) -> tuple[int, str]:

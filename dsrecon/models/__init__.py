@@ -1,5 +1,6 @@
 """One family a file."""
 
+from dsrecon.models.ahead import SequenceForecaster as SequenceForecaster
 from dsrecon.models.alrnn import ALRNN as ALRNN
 from dsrecon.models.bounds import norm_bound as norm_bound
 from dsrecon.models.combined import CombinedForecaster as CombinedForecaster

@@ -1,6 +1,5 @@
 """Legendre memory unit: a sliding window in Legendre polynomials, between two nonlinear layers."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -32,7 +31,7 @@ class LMU(AbstractContinuousLayer):
 
         v = W_v u + b_v
         theta m_j' = A m_j + B v_j,   A, B HiPPO-LegT
-        y = activation(W_m m + W_u u + b_y)
+        y = tanh(W_m m + W_u u + b_y)
 
     in time measured in steps; the memory is linear and fixed, so that the layer is a convolution of `v` with `n`
     impulse responses. (The first form of the unit feeds its output back into `v`, and has no parallel face.)
@@ -40,7 +39,7 @@ class LMU(AbstractContinuousLayer):
     **Fields:** `W_v` `[q, d]`, `b_v` `[q]`; `W_m` `[d, n, q]`, `W_u` `[d, d]`, `b_y` `[d]`.
 
     **Arguments:** `width` d; `order` n; `memories` q; `window` theta, in steps; `rule`: of discretisation, zero-order
-    hold by default; `activation`; `key` for the start values, uniform within one over the root of the number of inputs.
+    hold by default; `key` for the start values, uniform within one over the root of the number of inputs.
 
     **Raises:** `ValueError` for sizes below 1, a window that is not positive.
 
@@ -55,7 +54,6 @@ class LMU(AbstractContinuousLayer):
     b_y: Float[Array, "d"]
     window: float = eqx.field(static=True)
     rule: AbstractDiscretisation
-    activation: Callable[[Array], Array] = eqx.field(static=True)
     dynamics: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -66,7 +64,6 @@ class LMU(AbstractContinuousLayer):
         memories: int = 1,
         window: float = 128.0,
         rule: AbstractDiscretisation | None = None,
-        activation: Callable[[Array], Array] = jnp.tanh,
         key: Key,
     ):
         at_least_one(width=width, order=order, memories=memories)
@@ -80,7 +77,7 @@ class LMU(AbstractContinuousLayer):
             ((width,), width),
             key=key,
         )
-        self.window, self.activation = float(window), activation
+        self.window = float(window)
         self.rule = ZeroOrderHold() if rule is None else rule
 
     @property
@@ -106,7 +103,7 @@ class LMU(AbstractContinuousLayer):
         else:
             m = causal_convolution(jnp.repeat(responses, q, 0), jnp.tile(v, (n, 1)))
             remembered = jnp.matmul(self.W_m.reshape(d, -1), m, precision=Precision.HIGHEST)
-        return self.activation(remembered.T + u @ self.W_u.T + self.b_y[None])
+        return jnp.tanh(remembered.T + u @ self.W_u.T + self.b_y[None])
 
     def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
         if dt is None:
@@ -123,7 +120,7 @@ class LMU(AbstractContinuousLayer):
         return ((A @ m + B[:, None] * v[None]) / self.window).reshape(-1)
 
     def output(self, x: Float[Array, "m"], u: Float[Array, "d"]) -> Float[Array, "d"]:
-        return self.activation(self.W_m.reshape(self.width, -1) @ x + self.W_u @ u + self.b_y)
+        return jnp.tanh(self.W_m.reshape(self.width, -1) @ x + self.W_u @ u + self.b_y)
 
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
         return self._cell(dt)(x, u)
