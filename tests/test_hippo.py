@@ -194,7 +194,7 @@ def test_bad_input_is_named(make, message):
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("make", [hippo, normal_plus_low_rank])
+@pytest.mark.parametrize("make", [hippo_system, normal_plus_low_rank])
 def test_another_measure_is_told_those_that_are_known(make):
     make = getattr(make, "__wrapped__", make)  # without the shapes' checker, which knows them too
     with pytest.raises(ValueError, match=r"measure must be one of \('legs', 'legt', 'lagt', 'fourier'\): got 'legp'"):

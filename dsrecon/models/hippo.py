@@ -117,7 +117,7 @@ def normal_plus_low_rank(measure: Measure, state_size: int) -> NPLR:
     **Raises:** `ValueError` for another measure, a size below 1, and an odd one.
 
     References: Gu, Goel & Ré 2022, *Efficiently modeling long sequences with structured state spaces*, ICLR, appendix
-    C; Gu et al. 2023 (as `hippo`).
+    C; Gu et al. 2023 (as `hippo_system`).
     """
     _check(measure, state_size, pairs=True)
     A, B = hippo_system(measure, state_size)

@@ -54,6 +54,9 @@ class S4D(AbstractContinuousLayer):
     kernel and `d t log t` for the convolution; memory `d t`. With steps of many lengths it is run as a scan, channel by
     channel, `n t` held at a time.
 
+    The fastest pole of `"lin"` turns by `pi (n/2 - 1) e^s` radians a step. Beyond pi it aliases, which does no harm
+    until the layer is run at another step: for that keep `pi (n/2 - 1) step_max dt` below pi.
+
     **Fields:** `log_decay` a, `frequency` f `[d, n/2]`; `C` `[2, d, n/2]`, real and imaginary parts; `D`, `log_step`
     `[d]`. (Weights `B` of the input are 1: they would only multiply those of `C`.)
 
