@@ -43,7 +43,7 @@ def test_channels_in_groups_are_the_same(monkeypatch):
         return jax.vjp(causal_convolution, k, u)[0], jax.vjp(causal_convolution, k, u)[1](w)
 
     whole = both()
-    monkeypatch.setattr("dsrecon.kernels.convolution.BYTES", 2 * 2 * 200 * 8)  # read when called: nothing is jitted here
+    monkeypatch.setattr("dsrecon.kernels.convolution.BYTES", 2 * 2 * 200 * 8)  # read when called
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(both()), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
