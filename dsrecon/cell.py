@@ -37,8 +37,13 @@ class AbstractCell(eqx.Module):
 class AbstractPWLCell(AbstractCell):
     """A piecewise-linear cell. Law: `cell(z, s) == A @ z + h` with `A, h = affine(region(z, s), s)`.
 
-    The region is `p` bits, one a gate, so there are at most `2^p` of them.
+    The region is `p` bits, one a gate, so there are at most `2^p` of them. A gate is open where an affine function of
+    the state is positive, so a region is a polyhedron: `region(z, s) == G @ z + g > 0` with `G, g = gates(s)`.
     """
+
+    @abc.abstractmethod
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        """The hyperplanes between the regions: `G` `[p, m]` and `g` `[p]`. A gate that never changes has a row of 0."""
 
     @abc.abstractmethod
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Region:
@@ -52,6 +57,27 @@ class AbstractPWLCell(AbstractCell):
         """`(A z + h, A)` of the region that holds `z`: exact, no differentiation."""
         A, h = self.affine(self.region(z, s), s)
         return A @ z + h, A
+
+
+class AbstractPWLFlow(AbstractCell):
+    """A cell that follows a piecewise-linear differential equation for one time step.
+
+    Laws: `dz/dt = A z + h` with `A, h = affine(region(z, s), s)`; `region(z, s) == G z + g > 0` with
+    `G, g = gates(s)`; and the field is continuous from one region to the next. The step itself is not piecewise
+    linear: what it makes of a state depends on when the orbit passes from region to region.
+    """
+
+    @abc.abstractmethod
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        """The hyperplanes between the regions: `G` `[p, m]` and `g` `[p]`."""
+
+    @abc.abstractmethod
+    def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Region:
+        """Which gates are open at `z`: `p` booleans."""
+
+    @abc.abstractmethod
+    def affine(self, region: Region, s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        """The field of a region, per unit of time: `A` `[m, m]` and `h` `[m]`."""
 
 
 class AbstractFamily(eqx.Module):

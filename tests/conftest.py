@@ -1,5 +1,6 @@
 """Every test runs in float64 with strict promotion and shapes checked; what needs float32 asks for it."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,9 +9,13 @@ from jaxtyping import install_import_hook
 with install_import_hook("dsrecon", "beartype.beartype"):
     import dsrecon  # noqa: F401
 
+import equinox as eqx
 import jax
 import matplotlib
 import pytest
+
+MAPS = 25_000
+"""Memory maps of one process after which a module's compiled functions are dropped."""
 
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
@@ -25,6 +30,18 @@ def pytest_configure(config):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_compiled_code():
+    """Compiled functions are given back before they are too many: each holds memory maps, and a Linux process may have
+    65,530 of them (`vm.max_map_count`); what is compiled after that takes the process down."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPS:
+        eqx.clear_caches()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -107,9 +107,11 @@ def test_a_pwl_cell_is_affine_on_its_regions(row):
     def laws(z):
         region = cell.region(z, s)
         A, h = cell.affine(region, s)
-        return region, A, h, A @ z + h, cell(z, s), jax.jacfwd(cell)(z, s)
+        G, g = cell.gates(s)
+        return region, G @ z + g > 0, A, h, A @ z + h, cell(z, s), jax.jacfwd(cell)(z, s)
 
-    regions, A, h, affine, value, J = laws(2 * states(cell, 64))
+    regions, gates, A, h, affine, value, J = laws(2 * states(cell, 64))
+    assert (regions == gates).all()
     same(affine, value)
     same(A, J)
     assert regions.dtype == bool and regions.ndim == 2

@@ -52,6 +52,11 @@ class ALRNN(AbstractPWLCell):
         phi = jnp.where(self.rectified & (z <= 0), jnp.zeros_like(z), z)
         return self.A * z + self.W @ phi + self._offset(s)
 
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        last = slice(self.state_size - self.pwl_units, None)
+        moves = self.rectified[last].astype(self.W.dtype)
+        return jnp.eye(self.state_size, dtype=self.W.dtype)[last] * moves[:, None], 1 - moves
+
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         last = slice(self.state_size - self.pwl_units, None)
         return (z[last] > 0) | ~self.rectified[last]

@@ -54,6 +54,9 @@ class DendriticPLRNN(AbstractPWLCell):
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         return self.A * z + self.W @ _basis(self.a, self.H, z) + offset(self.h, self.C, s)
 
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.tile(jnp.eye(self.state_size, dtype=self.W.dtype), (self.bases, 1)), -self.H.ravel()
+
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         return _gates(self.H, z)
 
@@ -102,6 +105,10 @@ class ClippedDendriticPLRNN(AbstractPWLCell):
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         ramps = _basis(self.a, self.H, z) - jnp.sum(self.a) * jax.nn.relu(z)
         return self.A * z + self.W @ ramps + offset(self.h, self.C, s)
+
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        G = jnp.tile(jnp.eye(self.state_size, dtype=self.W.dtype), (self.bases + 1, 1))
+        return G, jnp.concatenate([-self.H.ravel(), jnp.zeros(self.state_size, self.H.dtype)])
 
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         return jnp.concatenate([_gates(self.H, z), z > 0])

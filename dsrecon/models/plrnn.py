@@ -46,6 +46,9 @@ class PLRNN(AbstractPWLCell):
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         return self.A * z + _off_diagonal(self.W) @ jax.nn.relu(z) + offset(self.h, self.C, s)
 
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        return jnp.eye(self.state_size, dtype=self.W.dtype), jnp.zeros(self.state_size, self.W.dtype)
+
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "m"]:
         return z > 0
 
@@ -88,6 +91,10 @@ class MeanCentredPLRNN(AbstractPWLCell):
 
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         return self.A * z + self.W @ jax.nn.relu(z - jnp.mean(z)) + offset(self.h, self.C, s)
+
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        unit = jnp.eye(self.state_size, dtype=self.W.dtype)
+        return unit - 1 / self.state_size, jnp.zeros(self.state_size, self.W.dtype)
 
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "m"]:
         return z - jnp.mean(z) > 0

@@ -49,6 +49,9 @@ class ShallowPLRNN(AbstractPWLCell):
         hidden = jax.nn.relu(_seen(self.W2, z) + self.h2)
         return self.A * z + self.W1 @ hidden + offset(self.h1, self.C, s)
 
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "l m"], Float[Array, "l"]]:
+        return self.W2, self.h2
+
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "l"]:
         return _seen(self.W2, z) + self.h2 > 0
 
@@ -99,6 +102,9 @@ class ClippedShallowPLRNN(AbstractPWLCell):
         u = _seen(self.W2, z)
         ramp = jax.nn.relu(u + self.h2) - jax.nn.relu(u)
         return self.A * z + self.W1 @ ramp + offset(self.h1, self.C, s)
+
+    def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.concatenate([self.W2, self.W2]), jnp.concatenate([self.h2, jnp.zeros_like(self.h2)])
 
     def region(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Bool[Array, "p"]:
         u = _seen(self.W2, z)

@@ -71,6 +71,9 @@ class Tent(AbstractPWLMap):
         exact = jax.lax.stop_gradient(jnp.where(full, _full_tent(z), plain))
         return plain + (exact - jax.lax.stop_gradient(plain))  # the value of the one, the slope of the other
 
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.ones((1, 1)), jnp.full(1, -0.5)
+
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Bool[Array, "p"]:
         """`[x > 1/2]`."""
         return z > 0.5
@@ -112,6 +115,9 @@ class SkewTent(AbstractPWLMap):
         # quotients round to at most 1, where A z + h may round above it, and leave [0, 1] for good
         return jnp.where(z > self.c, (1.0 - z) / (1.0 - self.c), z / self.c)
 
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.ones((1, 1)), -jnp.asarray(self.c)[None]
+
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Bool[Array, "p"]:
         """`[x > c]`."""
         return z > self.c
@@ -149,6 +155,9 @@ class Lozi(AbstractPWLMap):
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
         x, y = z
         return jnp.stack([1.0 - jnp.where(x > 0, self.a * x, -self.a * x) + y, self.b * x])
+
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.array([[1.0, 0.0]]), jnp.zeros(1)
 
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Bool[Array, "p"]:
         """`[x > 0]`."""
@@ -201,6 +210,9 @@ class Baker(AbstractPWLMap):
         x, y = z
         above = jnp.stack([0.5 + self.right * x, (y - self.alpha) / (1.0 - self.alpha)])
         return jnp.where(y > self.alpha, above, jnp.stack([self.left * x, y / self.alpha]))
+
+    def gates(self, s: Inputs = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
+        return jnp.array([[0.0, 1.0]]), -jnp.asarray(self.alpha)[None]
 
     def region(self, z: Inexact[Array, "m"], s: Inputs = None) -> Bool[Array, "p"]:
         """`[y > alpha]`."""

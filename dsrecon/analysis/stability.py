@@ -1,0 +1,51 @@
+"""What kind of fixed point? Told by its eigenvalues."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+HYPERBOLIC = 1e-9
+"""A rate of growth closer to zero than this is no growth: `ln |eigenvalue|`, a step of the cycle."""
+
+
+class Stability(NamedTuple):
+    """How orbits behave near a fixed point or cycle.
+
+    - `kind`: `stable node`, `stable focus`, `saddle`, `saddle-focus`, `unstable node`, `unstable focus` or
+      `non-hyperbolic`. A focus has a complex pair among its leading eigenvalues: those of its stable and of its
+      unstable directions whose growth is the slowest.
+    - `unstable`, `centre`, `stable`: dimensions of the manifolds; their sum is m.
+    """
+
+    kind: str
+    unstable: int
+    centre: int
+    stable: int
+
+
+def stability(eigenvalues: np.ndarray, *, flow: bool = False) -> Stability:
+    """The kind of a fixed point of a map (of a flow), by the moduli (the real parts) of its eigenvalues `[m]`.
+
+    Directions grow at the rate `ln |lambda|` (`Re lambda`): stable below zero, unstable above, centre within 1e-9 of it
+    (`non-hyperbolic`, where the linear part does not decide).
+
+    Reference: Kuznetsov 2004, *Elements of applied bifurcation theory*, Springer.
+    """
+    eigenvalues = np.asarray(eigenvalues, complex)
+    with np.errstate(divide="ignore"):
+        rate = eigenvalues.real if flow else np.log(np.abs(eigenvalues))
+    unstable, stable = rate > HYPERBOLIC, rate < -HYPERBOLIC
+    up, down = int(unstable.sum()), int(stable.sum())
+    centre = len(rate) - up - down
+    if centre:
+        return Stability("non-hyperbolic", up, centre, down)
+    spiral = (up and _complex(eigenvalues[unstable][np.argmin(rate[unstable])])) or (
+        down and _complex(eigenvalues[stable][np.argmax(rate[stable])])
+    )
+    if up and down:
+        return Stability("saddle-focus" if spiral else "saddle", up, centre, down)
+    return Stability(f"{'unstable' if up else 'stable'} {'focus' if spiral else 'node'}", up, centre, down)
+
+
+def _complex(eigenvalue: complex) -> bool:
+    return abs(eigenvalue.imag) > 1e-9 * abs(eigenvalue)

@@ -1,0 +1,92 @@
+"""A box that no orbit leaves."""
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linprog
+
+from dsrecon._types import Inputs
+from dsrecon.pwl.arrangement import LIMIT, regions
+from dsrecon.pwl.box import Box, checked_box
+from dsrecon.pwl.pieces import Pieces, pieces
+
+
+def image_box(cell: Any, box: Any, s: Inputs = None, *, limit: int = LIMIT) -> Box:
+    """The smallest box around the image of a box: `min` and `max` of `A_r z + h_r` over its part in every region.
+
+    Where gates look at single units the parts are boxes themselves, and the extremes are sums; else two linear
+    programmes a unit and region.
+
+    **Arguments:** `cell`, `s`, `limit`: as `regions`; `box`: a `Box` or pair `(low, high)`, `[m]` each.
+
+    **Raises:** `ValueError` for an unbounded box, and as `regions`.
+    """
+    found = cell if isinstance(cell, Pieces) else pieces(cell, s)
+    inside = checked_box(box, found.state_size, "whose image is asked for")
+    assert inside is not None
+    bits = regions(found, box=inside, limit=limit)
+    A, h = found.affine(bits)
+    if (np.count_nonzero(found.G[found.moving], axis=1) == 1).all():
+        low, high = _cut(found, bits, inside)
+        middle, half = (low + high) / 2, (high - low) / 2
+        centre = np.einsum("rij,rj->ri", A, middle) + h
+        reach = np.einsum("rij,rj->ri", np.abs(A), half)
+        return Box((centre - reach).min(0), (centre + reach).max(0))
+    ends = np.array([_extremes(found, *piece, inside) for piece in zip(bits, A, h, strict=True)])
+    return Box(ends[:, 0].min(0), ends[:, 1].max(0))
+
+
+def _cut(found: Pieces, bits: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of a box in regions whose gates look at single units: `low` and `high`, `[r, m]`."""
+    low, high = (np.repeat(side[None], len(bits), axis=0) for side in box)
+    for j in np.flatnonzero(found.moving):
+        i = int(np.argmax(found.G[j] != 0))
+        above = bits[:, j] == (found.G[j, i] > 0)
+        at = -found.g[j] / found.G[j, i]
+        low[above, i] = np.maximum(low[above, i], at)
+        high[~above, i] = np.minimum(high[~above, i], at)
+    return low, high
+
+
+def _extremes(found: Pieces, bits: np.ndarray, A: np.ndarray, h: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    N, n = found.rows(bits)
+    bounds = list(zip(box.low, box.high, strict=True))
+    ends = np.empty((2, len(h)))
+    for i in range(len(h)):
+        for side, sign in ((0, 1.0), (1, -1.0)):
+            best = linprog(sign * A[i], A_ub=-N, b_ub=n, bounds=bounds, method="highs")
+            if best.status != 0:
+                raise RuntimeError(f"the linear programme of unit {i} failed: {best.message}")
+            ends[side, i] = A[i] @ best.x + h[i]
+    return ends[0], ends[1]
+
+
+def invariant_box(cell: Any, start: Any, s: Inputs = None, *, most: int = 500, limit: int = LIMIT) -> Box:
+    """A box that the map does not lead out of, `f(B) within B`: every orbit that begins in it stays in it.
+
+    From `start` the box grows to hold its image (and a tenth of the growth more, so that it comes to an end), until the
+    exact image lies inside.
+
+    **Arguments:** `cell`, `s`, `limit`: as `regions`; `start`: a `Box` or pair to begin from, as `box_around` an orbit;
+    `most`: how often it may grow.
+
+    **Returns:** the box. **Raises:** `RuntimeError` when it grew to a million times its width, or `most` times, without
+    holding its image: the map may still be bounded (an attractor need not fit a box of these axes), but that is not shown.
+    `ValueError` for an unbounded box, and as `regions`.
+    """
+    found = cell if isinstance(cell, Pieces) else pieces(cell, s)
+    box = checked_box(start, found.state_size, "to begin from")
+    assert box is not None
+    width = float((box.high - box.low).max())
+    for grown in range(most):
+        image = image_box(found, box, limit=limit)
+        if (image.low >= box.low).all() and (image.high <= box.high).all():
+            return box
+        down, up = np.maximum(box.low - image.low, 0), np.maximum(image.high - box.high, 0)
+        box = Box(box.low - 1.1 * down - 1e-12 * (down > 0), box.high + 1.1 * up + 1e-12 * (up > 0))
+        if float((box.high - box.low).max()) > 1e6 * width:
+            raise RuntimeError(
+                f"no invariant box was found: from a width of {width:.3g} it grew to a million times that in {grown + 1} "
+                "steps. The map stretches some box of these axes at every step, or orbits diverge."
+            )
+    raise RuntimeError(f"no invariant box was found: it still grows after {most} steps (most).")
