@@ -12,6 +12,7 @@ from dsrecon import systems as systems
 from dsrecon import training as training
 from dsrecon._results import RESULTS as RESULTS
 from dsrecon._results import Trajectory as Trajectory
+from dsrecon.analysis import analyse as analyse
 from dsrecon.cell import AbstractCell as AbstractCell
 from dsrecon.cell import AbstractFamily as AbstractFamily
 from dsrecon.cell import AbstractPWLCell as AbstractPWLCell
@@ -47,6 +48,7 @@ from dsrecon.models import S4D as S4D
 from dsrecon.models import S5 as S5
 from dsrecon.models import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models import ClippedShallowPLRNN as ClippedShallowPLRNN
+from dsrecon.models import ContinuousPLRNN as ContinuousPLRNN
 from dsrecon.models import DendriticPLRNN as DendriticPLRNN
 from dsrecon.models import ExpertMixture as ExpertMixture
 from dsrecon.models import Hierarchical as Hierarchical

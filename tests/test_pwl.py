@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import PWL_CELLS
 
 from dsrecon import pwl
 from dsrecon.models import ALRNN, GRU, PLRNN, ClippedShallowPLRNN, DendriticPLRNN, MeanCentredPLRNN, ShallowPLRNN
 from dsrecon.pwl.arrangement import arrangement, split
 from dsrecon.systems import Lozi, Tent
-
-from helpers import PWL_CELLS
 
 GOLDEN = (1 + 5**0.5) / 2
 
@@ -97,7 +96,9 @@ def test_an_arrangement_with_crowded_vertices_is_complete(d):
     assert len(first) < len(G) or len(by_gates) < sum(math.comb(len(G), i) for i in range(d + 1))
 
 
-@pytest.mark.parametrize("cell", [random_alrnn(3, 3, 0), ShallowPLRNN(2, 6, key=jax.random.key(2))], ids=["units", "any"])
+@pytest.mark.parametrize(
+    "cell", [random_alrnn(3, 3, 0), ShallowPLRNN(2, 6, key=jax.random.key(2))], ids=["units", "any"]
+)
 def test_regions_of_a_box_are_those_that_points_in_it_see(cell):
     m = cell.state_size
     box = pwl.Box(np.full(m, -0.2), np.linspace(0.3, 0.5, m))

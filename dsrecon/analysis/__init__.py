@@ -1,11 +1,31 @@
 """A fitted map taken apart: its fixed points and cycles, complete, and what they are."""
 
+from dsrecon.analysis.asymptotic import asymptotic_orbits as asymptotic_orbits
+from dsrecon.analysis.basins import attractors as attractors
+from dsrecon.analysis.basins import basins as basins
+from dsrecon.analysis.bifurcation import continuation as continuation
+from dsrecon.analysis.branches import Branch as Branch
+from dsrecon.analysis.branches import Continuation as Continuation
+from dsrecon.analysis.branches import Event as Event
 from dsrecon.analysis.cycles import cycles as cycles
 from dsrecon.analysis.cycles import fixed_points as fixed_points
+from dsrecon.analysis.findings import findings as findings
+from dsrecon.analysis.flows import Equilibria as Equilibria
+from dsrecon.analysis.flows import Equilibrium as Equilibrium
+from dsrecon.analysis.flows import equilibria as equilibria
 from dsrecon.analysis.found import Certificate as Certificate
 from dsrecon.analysis.found import Cycle as Cycle
 from dsrecon.analysis.found import Found as Found
 from dsrecon.analysis.found import Singular as Singular
 from dsrecon.analysis.heuristic import find_cycles as find_cycles
+from dsrecon.analysis.homoclinic import Homoclinic as Homoclinic
+from dsrecon.analysis.homoclinic import homoclinic_points as homoclinic_points
+from dsrecon.analysis.limit_cycles import LimitCycle as LimitCycle
+from dsrecon.analysis.limit_cycles import limit_cycle as limit_cycle
+from dsrecon.analysis.manifolds import Manifold as Manifold
+from dsrecon.analysis.manifolds import stable_manifold as stable_manifold
+from dsrecon.analysis.manifolds import unstable_manifold as unstable_manifold
 from dsrecon.analysis.stability import Stability as Stability
 from dsrecon.analysis.stability import stability as stability
+from dsrecon.analysis.structure import Structure as Structure
+from dsrecon.analysis.structure import analyse as analyse

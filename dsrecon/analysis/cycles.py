@@ -18,10 +18,8 @@ LIMIT = 2_000_000
 _BYTES = 1 << 26
 
 
-def fixed_points(
-    cell: Any, s: Inputs = None, *, box: Any = None, virtual: bool = False, limit: int = LIMIT
-) -> Found:
-    """All fixed points of a piecewise-linear map: `z = (I - A_r)^{-1} h_r` in every region `r`, kept where it lies in `r`.
+def fixed_points(cell: Any, s: Inputs = None, *, box: Any = None, virtual: bool = False, limit: int = LIMIT) -> Found:
+    """All fixed points of a piecewise-linear map: `z = (I - A_r)^{-1} h_r` of every region `r`, if it lies in `r`.
 
     `cycles(cell, 1)`; see there. With `virtual=True` the solutions that lie outside their regions are listed too.
     """
@@ -34,9 +32,9 @@ def cycles(
     """All cycles of a piecewise-linear map up to a period, complete.
 
     Along a word of regions `r_0 ... r_{k-1}` the map is affine, `z_k = M z_0 + c`, and has one cycle,
-    `z_0 = (I - M)^{-1} c`. It is one of the cell where every point lies in its region; else it is virtual. Every word, up
-    to rotation, is solved. Where these are more than `limit`, only the admissible ones are, that some state's orbit passes
-    through: they are grown letter by letter, by linear programmes (`pwl.words`), touching borders included.
+    `z_0 = (I - M)^{-1} c`. It is one of the cell where every point lies in its region; else it is virtual. Every word,
+    up to rotation, is solved. Where these are more than `limit`, only the admissible ones are, that some state's orbit
+    passes through: they are grown letter by letter, by linear programmes (`pwl.words`), touching borders included.
 
     **Arguments:**
 
@@ -50,8 +48,8 @@ def cycles(
     where the equation is singular; the certificate. A cycle with a point on a border is listed once, under the word
     whose gates are closed there.
 
-    **Raises:** `ValueError` for a cell that is not piecewise linear, `longest` below 1, an unbounded box, and where there
-    are more regions or words than `limit`: `find_cycles` searches then, without a certificate.
+    **Raises:** `ValueError` for a cell that is not piecewise linear, `longest` below 1, an unbounded box, and where
+    there are more regions or words than `limit`: `find_cycles` searches then, without a certificate.
 
     Reference: Eisenmann, Monfared, Göring & Durstewitz 2023, *Bifurcations and loss jumps in RNN training*, NeurIPS
     (for many regions, by a heuristic); the complete search is ours.
@@ -80,8 +78,8 @@ def _checked_period(longest: int) -> None:
 
 def _refused(reason: str) -> ValueError:
     return ValueError(
-        f"{reason.rstrip('.')}: a complete search is out of reach. `find_cycles` looks for them by a heuristic, without a "
-        "certificate; a box leaves fewer."
+        f"{reason.rstrip('.')}: a complete search is out of reach. `find_cycles` looks for them by a heuristic, "
+        "without a certificate; a box leaves fewer."
     )
 
 
@@ -143,6 +141,7 @@ class _Search:
     def _solve(self, words: np.ndarray, virtual: bool) -> None:
         m, k = self.found.state_size, words.shape[1]
         size = max(1, _BYTES // (8 * k * m * m))
+        on_borders = [c for c in self.cycles if c.border]
         for first in range(0, len(words), size):
             index = words[first : first + size]
             bits = self.letters[index]
@@ -150,9 +149,14 @@ class _Search:
             kept = []
             for i in solved.near:
                 cycle = refined(self.found, bits[i])
-                if cycle.real and is_primitive(cycle) and (self.box is None or self.box.holds(cycle.points).all()):
-                    kept.append(i)
+                if not (cycle.real and is_primitive(cycle)):
+                    continue
+                if self.box is not None and not self.box.holds(cycle.points).all():
+                    continue
+                kept.append(i)
+                if not any(same_cycle(cycle, c) for c in on_borders if c.period == k):
                     self.cycles.append(cycle)
+                    on_borders += [cycle] * cycle.border
             self.outside += len(index) - len(kept) - len(solved.singular)
             self.singular_words += len(solved.singular)
             self.singular += [s for i in solved.singular if (s := singular_set(self.found, bits[i])) is not None]

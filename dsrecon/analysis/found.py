@@ -42,7 +42,8 @@ class Cycle:
 
     @property
     def kind(self) -> str:
-        return self.stability.kind
+        """Its kind by the eigenvalues; `border collision` on a border, where those of one side do not decide."""
+        return "border collision" if self.border else self.stability.kind
 
     @property
     def rates(self) -> np.ndarray:
@@ -103,9 +104,9 @@ class Certificate:
         excluded = ", ".join(f"{n:,} of period {k}" for k, n in self.excluded.items() if n)
         ruled = f"; no orbit can pass through the other words ({excluded})" if excluded else ""
         return (
-            f"Complete up to period {self.longest}: the cycle equation was solved for every word of the {self.regions:,} "
-            f"regions{where} ({solved}){ruled}. {self.virtual:,} solutions lie outside their regions, {self.singular} "
-            "words have none or no single one."
+            f"Complete up to period {self.longest}: the cycle equation was solved for every word of the "
+            f"{self.regions:,} regions{where} ({solved}){ruled}. {self.virtual:,} solutions lie outside their regions, "
+            f"{self.singular} words have none or no single one."
         )
 
 
@@ -136,12 +137,12 @@ class Found:
         """A row a cycle: period, kind, dimensions, leading eigenvalue, margin, regions and first point."""
         rows: list[dict[str, Any]] = []
         for cycle in (*self.cycles, *self.virtual):
-            kind, unstable, centre, stable = cycle.stability
+            _, unstable, centre, stable = cycle.stability
             first = cycle.eigenvalues[0] if len(cycle.eigenvalues) else np.nan
             rows.append(
                 {
                     "period": cycle.period,
-                    "kind": kind,
+                    "kind": cycle.kind,
                     "real": cycle.real,
                     "border": cycle.border,
                     "unstable": unstable,

@@ -25,10 +25,10 @@ def find_cycles(
 ) -> Found:
     """Cycles of a piecewise-linear map with too many regions for `cycles`: a heuristic, marked incomplete.
 
-    A word of regions is guessed and its cycle equation solved, `z_0 = (I - M)^{-1} c`. Where the solution is virtual, the
-    regions that its points do lie in are the next guess: real cycles are the fixed points of this iteration, which for
-    continuous maps is a Newton step on `f^k(z) = z`. Guesses are the words that orbits spell, from `starts` and from
-    around them, and random ones. The same seed gives the same list.
+    A word of regions is guessed and its cycle equation solved, `z_0 = (I - M)^{-1} c`. Where the solution is virtual,
+    the regions that its points do lie in are the next guess: real cycles are the fixed points of this iteration, which
+    for continuous maps is a Newton step on `f^k(z) = z`. Guesses are the words that orbits spell, from `starts` and
+    from around them, and random ones. The same seed gives the same list.
 
     **Arguments:**
 
@@ -39,7 +39,8 @@ def find_cycles(
 
     **Returns:** `Found`, whose certificate says that it is incomplete. Every cycle in it is one of the cell.
 
-    **Raises:** `ValueError` for a cell that is not piecewise linear, `longest` or `tries` below 1, starts of another shape.
+    **Raises:** `ValueError` for a cell that is not piecewise linear, `longest` or `tries` below 1, starts of another
+    shape.
 
     Reference: Eisenmann, Monfared, Göring & Durstewitz 2023, *Bifurcations and loss jumps in RNN training*, NeurIPS
     (SCYFI), in whose manner it goes on from the regions of a virtual cycle.

@@ -28,7 +28,7 @@ class Solved(NamedTuple):
 
 
 def solve_words(found: Pieces, A: np.ndarray, h: np.ndarray, bits: np.ndarray) -> Solved:
-    """The cycles along words: `z_0 = (I - M)^{-1} c` with `z_k = M z_0 + c` around the word, and the other points from it.
+    """The cycles along words: `z_0 = (I - M)^{-1} c` with `z_k = M z_0 + c` around it, and the other points from that.
 
     **Arguments:** of `w` words of `k` regions: `A` `[w, k, m, m]`, `h` `[w, k, m]`, `bits` `[w, k, p]`.
     """
@@ -104,8 +104,7 @@ def is_primitive(cycle: Cycle) -> bool:
     """Whether its points are no repetition of a shorter cycle, as those on a border may be."""
     k, size = cycle.period, 1 + np.abs(cycle.points).max()
     return not any(
-        k % d == 0 and np.abs(np.roll(cycle.points, d, axis=0) - cycle.points).max() <= 1e-9 * size
-        for d in range(1, k)
+        k % d == 0 and np.abs(np.roll(cycle.points, d, axis=0) - cycle.points).max() <= 1e-9 * size for d in range(1, k)
     )
 
 

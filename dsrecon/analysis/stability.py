@@ -31,9 +31,9 @@ def stability(eigenvalues: np.ndarray, *, flow: bool = False) -> Stability:
 
     Reference: Kuznetsov 2004, *Elements of applied bifurcation theory*, Springer.
     """
-    eigenvalues = np.asarray(eigenvalues, complex)
+    eigenvalues = np.asarray(eigenvalues, np.complex128)
     with np.errstate(divide="ignore"):
-        rate = eigenvalues.real if flow else np.log(np.abs(eigenvalues))
+        rate = np.real(eigenvalues) if flow else np.log(np.abs(eigenvalues))
     unstable, stable = rate > HYPERBOLIC, rate < -HYPERBOLIC
     up, down = int(unstable.sum()), int(stable.sum())
     centre = len(rate) - up - down
@@ -48,4 +48,4 @@ def stability(eigenvalues: np.ndarray, *, flow: bool = False) -> Stability:
 
 
 def _complex(eigenvalue: complex) -> bool:
-    return abs(eigenvalue.imag) > 1e-9 * abs(eigenvalue)
+    return bool(abs(eigenvalue.imag) > 1e-9 * abs(eigenvalue))

@@ -7,4 +7,5 @@ from dsrecon.cli import ahead as ahead
 from dsrecon.cli import demos as demos
 from dsrecon.cli import fits as fits
 from dsrecon.cli import inspection as inspection
+from dsrecon.cli import structure as structure
 from dsrecon.cli.command import app as app

@@ -24,6 +24,7 @@ from dsrecon.measures.horizon import Horizon as Horizon
 from dsrecon.measures.horizon import analogue_horizon as analogue_horizon
 from dsrecon.measures.horizon import valid_prediction_time as valid_prediction_time
 from dsrecon.measures.lyapunov import Exponents as Exponents
+from dsrecon.measures.lyapunov import affine_exponents as affine_exponents
 from dsrecon.measures.lyapunov import kaplan_yorke as kaplan_yorke
 from dsrecon.measures.lyapunov import lyapunov_mean as lyapunov_mean
 from dsrecon.measures.lyapunov import lyapunov_spectrum as lyapunov_spectrum

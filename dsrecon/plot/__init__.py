@@ -3,6 +3,7 @@
 from dsrecon.plot.ahead import backtested as backtested
 from dsrecon.plot.ahead import compared as compared
 from dsrecon.plot.ahead import forecast as forecast
+from dsrecon.plot.bifurcation import bifurcation as bifurcation
 from dsrecon.plot.canvas import PALETTE as PALETTE
 from dsrecon.plot.canvas import Drawing as Drawing
 from dsrecon.plot.canvas import save as save
@@ -17,3 +18,6 @@ from dsrecon.plot.overview import table as table
 from dsrecon.plot.pareto import pareto as pareto
 from dsrecon.plot.regions import symbols as symbols
 from dsrecon.plot.regions import transition_graph as transition_graph
+from dsrecon.plot.structure import basins as basins
+from dsrecon.plot.structure import fixed_points as fixed_points
+from dsrecon.plot.structure import manifolds as manifolds

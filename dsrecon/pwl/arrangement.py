@@ -22,11 +22,11 @@ _SMALL = 1e-4
 def regions(cell: Any, s: Inputs = None, *, box: Any = None, limit: int = LIMIT) -> np.ndarray:
     """All regions of a piecewise-linear cell that have an interior, complete.
 
-    `{z: sign(G z + g) = r}`, an intersection of half-spaces, for every sign pattern `r` that it is not empty for. Of `p`
-    hyperplanes in general position in `d` dimensions there are `sum_{i <= d} C(p, i)`; where gates look at single units,
-    or are independent of each other, all patterns are told without a search. Else they are read off the vertices, in
-    each of which `d` gates meet (and where more meet, off the arrangement around it), or, where these are too many,
-    gate by gate with a linear programme for every side that is not seen to have room.
+    `{z: sign(G z + g) = r}`, an intersection of half-spaces, for every sign pattern `r` that it is not empty for. Of
+    `p` hyperplanes in general position in `d` dimensions there are `sum_{i <= d} C(p, i)`; where gates look at single
+    units, or are independent of each other, all patterns are told without a search. Else they are read off the
+    vertices, in each of which `d` gates meet (and where more meet, off the arrangement around it), or, where these are
+    too many, gate by gate with a linear programme for every side that is not seen to have room.
 
     **Arguments:**
 
@@ -91,7 +91,7 @@ def _by_units(G: np.ndarray, g: np.ndarray, box: Box | None, limit: int) -> np.n
     sides = []
     for i in np.unique(unit):
         mine = np.flatnonzero(unit == i)
-        low, high = (-np.inf, np.inf) if box is None else (box.low[i], box.high[i])
+        low, high = (-np.inf, np.inf) if box is None else (float(box.low[i]), float(box.high[i]))
         sides.append((mine, _line(G[mine, i], g[mine], low, high)))
     count = math.prod(len(side) for _, side in sides)
     if count > limit:
@@ -185,7 +185,8 @@ def split(
     length = np.linalg.norm(G, axis=1)
     length = np.where(length > 0, length, 1.0)
     G, g = G / length[:, None], g / length
-    done, stack = [], [((), first)]
+    done: list[tuple[tuple[bool, ...], Ball]] = []
+    stack: list[tuple[tuple[bool, ...], Ball]] = [((), first)]
     while stack:
         bits, ball = stack.pop()
         i = len(bits)

@@ -13,7 +13,7 @@ class Box(NamedTuple):
 
     def holds(self, z: np.ndarray) -> np.ndarray:
         """Whether states `[..., m]` lie in it."""
-        return ((z >= self.low) & (z <= self.high)).all(-1)
+        return np.asarray(((z >= self.low) & (z <= self.high)).all(-1))
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """As half-spaces `N z + n >= 0`: `[2 m, m]` and `[2 m]`."""

@@ -71,8 +71,8 @@ def invariant_box(cell: Any, start: Any, s: Inputs = None, *, most: int = 500, l
     `most`: how often it may grow.
 
     **Returns:** the box. **Raises:** `RuntimeError` when it grew to a million times its width, or `most` times, without
-    holding its image: the map may still be bounded (an attractor need not fit a box of these axes), but that is not shown.
-    `ValueError` for an unbounded box, and as `regions`.
+    holding its image: the map may still be bounded (an attractor need not fit a box of these axes), but that is not
+    shown. `ValueError` for an unbounded box, and as `regions`.
     """
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     box = checked_box(start, found.state_size, "to begin from")
@@ -86,7 +86,7 @@ def invariant_box(cell: Any, start: Any, s: Inputs = None, *, most: int = 500, l
         box = Box(box.low - 1.1 * down - 1e-12 * (down > 0), box.high + 1.1 * up + 1e-12 * (up > 0))
         if float((box.high - box.low).max()) > 1e6 * width:
             raise RuntimeError(
-                f"no invariant box was found: from a width of {width:.3g} it grew to a million times that in {grown + 1} "
-                "steps. The map stretches some box of these axes at every step, or orbits diverge."
+                f"no invariant box was found: from a width of {width:.3g} it grew to a million times that in "
+                f"{grown + 1} steps. The map stretches some box of these axes at every step, or orbits diverge."
             )
     raise RuntimeError(f"no invariant box was found: it still grows after {most} steps (most).")

@@ -34,13 +34,13 @@ def words(cell: Any, length: int, s: Inputs = None, *, box: Any = None, limit: i
 
     `W(r_0 ... r_{L-1}) = {z_0: z_t in region r_t for all t < L}`, with `z_t = M_t z_0 + c_t` along the word, is an
     intersection of half-spaces; a linear programme gives the largest ball in it, and the word is admissible where its
-    radius is above 1e-9: a strictly positive slack, so that words that only boundary points spell are not counted. Words
-    grow letter by letter: of a word that is not admissible, no longer one is.
+    radius is above 1e-9: a strictly positive slack, so that words that only boundary points spell are not counted.
+    Words grow letter by letter: of a word that is not admissible, no longer one is.
 
     `ln(number of words) / L` bounds the topological entropy of the itineraries from above.
 
-    **Arguments:** `cell`, `s`: as `regions`; `length` L, at least 1; `box`: where `z_0` lies, a `Box` or pair (for a map
-    of an interval, that interval); `limit` of words.
+    **Arguments:** `cell`, `s`: as `regions`; `length` L, at least 1; `box`: where `z_0` lies, a `Box` or pair (for a
+    map of an interval, that interval); `limit` of words.
 
     **Returns:** `Words`. **Raises:** `ValueError` for a length below 1, and as `regions`.
     """
@@ -137,5 +137,3 @@ def admissible(cell: Any, word: Any, s: Inputs = None, *, box: Any = None) -> Ba
         return Ball(-np.inf, np.zeros(found.state_size))
     N, n = word_polyhedron(found, bits, checked_box(box, found.state_size))
     return inner_ball(N, n, found.state_size)
-
-
