@@ -24,11 +24,11 @@ Given = Shaped[Array | np.ndarray, "..."]
 class Timed(NamedTuple):
     """The input of a cell whose steps are not all of one length, for one step or (leading axis `t`) for all of them.
 
-    - `u` `[d]`: the layer's input, held over the step.
+    - `u` `[d]`: the input, held over the step; `None` for a cell that runs without.
     - `dt` scalar: the length of the step *before* this sample, in steps of the layer (1: as it was trained).
     """
 
-    u: Inexact[Array, "*t d"]
+    u: Any
     dt: Float[Array, "*t"]
 
 

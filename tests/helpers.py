@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, AbstractPWLCell, Restart, Restarted
 from dsrecon.evolve import AbstractSolver, Sequential
-from dsrecon.layer import AbstractSequenceLayer
+from dsrecon.layer import AbstractSequenceLayer, Timed
 from dsrecon.models import (
     ALRNN,
     GRU,
@@ -29,6 +29,7 @@ from dsrecon.models import (
     Bilinear,
     ClippedDendriticPLRNN,
     ClippedShallowPLRNN,
+    ContinuousPLRNN,
     DendriticPLRNN,
     MeanCentredPLRNN,
     ParaGRU,
@@ -136,6 +137,11 @@ def restart(size):
     return draw
 
 
+def timed(rng, *lead):
+    """External input of two, held over steps of all lengths."""
+    return Timed(normal(2)(rng, *lead), jnp.asarray(rng.uniform(0.3, 2, lead)))
+
+
 CELLS = [
     CellRow("alrnn", lambda key: ALRNN(5, 2, key=key)),
     CellRow("alrnn-driven", lambda key: ALRNN(4, 2, input_size=2, key=key), normal(2)),
@@ -189,6 +195,8 @@ CELLS = [
     ),
     CellRow("state-space", lambda key: StateSpaceCell(2, 4, 3, key=key)),
     CellRow("state-space-driven", lambda key: StateSpaceCell(2, 4, 3, 2, input_size=2, key=key), normal(2)),
+    CellRow("continuous", lambda key: ContinuousPLRNN(4, 0.7, key=key)),
+    CellRow("continuous-driven", lambda key: ContinuousPLRNN(3, 0.7, input_size=2, key=key), timed),
     CellRow("restarted-paralstm", lambda key: Restarted(ParaLSTM(2, input_size=2, key=key)), restart(4)),
 ]
 

@@ -10,7 +10,7 @@ from dsrecon.analysis.stability import Stability, stability
 from dsrecon.pwl import Box
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Cycle:
     """A cycle of a piecewise-linear map; a fixed point is one of period 1.
 
@@ -52,7 +52,7 @@ class Cycle:
             return np.log(np.abs(self.eigenvalues)) / self.period
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Singular:
     """A word along which the cycle equation `(I - M) z = c` has no single solution, but a line or plane of them.
 
@@ -69,7 +69,7 @@ class Singular:
     real: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
     """What was searched, and so what a list of cycles can be held to.
 
@@ -110,7 +110,7 @@ class Certificate:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Found:
     """Cycles of a map: `cycles`, the real ones, by period; `virtual` fixed points, if asked for; `singular` words with
     lines or planes of solutions; and the `certificate`."""

@@ -37,9 +37,9 @@ def solve_words(found: Pieces, A: np.ndarray, h: np.ndarray, bits: np.ndarray) -
     for t in range(1, k):
         M, c = A[:, t] @ M, np.einsum("wij,wj->wi", A[:, t], c) + h[:, t]
     system = np.eye(m) - M
-    single = _single(system)
+    single, inverse = _inverses(system)
     z = np.full((count, m), np.nan)
-    z[single] = np.linalg.solve(system[single], c[single][..., None])[..., 0]
+    z[single] = np.einsum("wij,wj->wi", inverse, c[single])
     points = np.empty((count, k, m))
     for t in range(k):
         points[:, t] = z
@@ -49,16 +49,23 @@ def solve_words(found: Pieces, A: np.ndarray, h: np.ndarray, bits: np.ndarray) -
     return Solved(points, near, np.flatnonzero(~single))
 
 
-def _single(system: np.ndarray) -> np.ndarray:
-    """Which of the matrices `[w, m, m]` are regular, by their condition: exactly where an estimate leaves doubt."""
-    sign, _ = np.linalg.slogdet(system)
-    single = (sign != 0) & np.isfinite(sign)
-    inverse = np.linalg.inv(system[single])
-    condition = np.abs(system[single]).sum(2).max(1) * np.abs(inverse).sum(2).max(1)
-    doubt = np.flatnonzero(single)[~(condition < 1e-2 / SINGULAR)]
-    value = np.linalg.svd(system[doubt], compute_uv=False)
-    single[doubt] = value[:, -1] > SINGULAR * np.maximum(value[:, 0], 1.0)
-    return single
+def _inverses(system: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the matrices `[w, m, m]` are regular, by their condition (exactly where an estimate leaves doubt), and
+    the inverses of those."""
+    single = np.ones(len(system), bool)
+    try:
+        inverse = np.linalg.inv(system)
+    except np.linalg.LinAlgError:  # one is exactly singular
+        sign, _ = np.linalg.slogdet(system)
+        single = sign != 0
+        inverse = np.linalg.inv(system[single])
+    condition = np.abs(system[single]).sum(2).max(1, initial=0.0) * np.abs(inverse).sum(2).max(1, initial=0.0)
+    doubtful = ~(condition < 1e-2 / SINGULAR)
+    value = np.linalg.svd(system[single][doubtful], compute_uv=False)
+    good = np.ones(len(inverse), bool)
+    good[doubtful] = value[:, -1] > SINGULAR * np.maximum(value[:, 0], 1.0)
+    single[single] = good
+    return single, inverse[good]
 
 
 def refined(found: Pieces, bits: np.ndarray) -> Cycle:
@@ -75,29 +82,35 @@ def refined(found: Pieces, bits: np.ndarray) -> Cycle:
         system[t, :, t - 1] -= A[t - 1]
     system = system.reshape(k * m, k * m)
     right = np.roll(h, 1, axis=0).reshape(-1)
-    z = np.linalg.solve(system, right)
-    z = z + np.linalg.solve(system, right - system @ z)
+    inverse = np.linalg.inv(system)
+    z = inverse @ right
+    z = z + inverse @ (right - system @ z)
     points = z.reshape(k, m)
-    error = ROUNDING * np.linalg.cond(system) * max(float(np.abs(z).max(initial=0.0)), 1e-300)
-    margin = float(found.margin(points, bits).min())
-    border = abs(margin) <= error
-    if border and not _agrees(found, points, bits, error):
+    # what rounding of the system and of its right-hand side can do to the distance from each gate
+    N, n = found.rows(bits)
+    reach = np.abs(np.einsum("tqi,tiw->tqw", N, inverse.reshape(k, m, k * m)))
+    error = ROUNDING * (reach @ (np.abs(system) @ np.abs(z) + np.abs(right)) + np.abs(n))
+    distance = np.einsum("tqi,ti->tq", N, points) + n
+    margin = float(distance.min(initial=np.inf))
+    border = bool((distance >= -error).all() and (distance <= error).any())
+    if border and not _agrees(found, points, bits, np.abs(distance) <= error):
         border, margin = False, -abs(margin)
     M = np.eye(m)
     for t in range(k):
         M = A[t] @ M
     eigenvalues = np.linalg.eigvals(M)
     order = np.lexsort((-eigenvalues.imag, -np.abs(eigenvalues)))
-    return Cycle(points, bits, eigenvalues[order], margin, bool(border))
+    return Cycle(points, bits, eigenvalues[order], margin, border)
 
 
-def _agrees(found: Pieces, points: np.ndarray, bits: np.ndarray, error: float) -> bool:
-    """Whether the cell itself, whose gates are closed on their borders, goes from point to point."""
-    length = np.linalg.norm(found.G, axis=1)
-    on = np.abs(points @ found.G.T + found.g) <= error * np.where(length > 0, length, 1.0)
-    A, h = found.affine(bits & ~(on & found.moving))
+def _agrees(found: Pieces, points: np.ndarray, bits: np.ndarray, on: np.ndarray) -> bool:
+    """Whether the cell itself, whose gates are closed on their borders, goes from point to point; `on` `[k, q]`: which
+    moving gates have a border there."""
+    closed = bits.copy()
+    closed[:, found.moving] &= ~on
+    A, h = found.affine(closed)
     after = np.einsum("kij,kj->ki", A, points) + h
-    return bool(np.abs(after - np.roll(points, -1, axis=0)).max() <= 1e3 * max(error, ROUNDING))
+    return bool(np.abs(after - np.roll(points, -1, axis=0)).max() <= 1e-9 * (1 + np.abs(points).max()))
 
 
 def is_primitive(cycle: Cycle) -> bool:

@@ -70,8 +70,8 @@ def _chaos(structure: Structure, exponents: np.ndarray) -> str:
     about = f"The largest exponents of the free run are {shown} per {unit}"
     if not np.isfinite(exponents).all():
         return f"{about}: no dimension can be told from them."
-    # a rate that moves by less than one turn of e over the run is not told from zero
-    if abs(first) * STEPS * structure.time_step < 10:
+    # averages over a run of T scatter by a few over T
+    if abs(first) * STEPS * structure.time_step < 5:
         return f"{about}. The first is not told from zero: a closed curve, or a cycle too weakly stable to be seen."
     if first < 0:
         return f"{about}: a stable state of rest or cycle."

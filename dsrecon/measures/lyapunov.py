@@ -1,7 +1,7 @@
 """Lyapunov exponents of any cell, and the dimension that follows from them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 from dsrecon._types import Inputs
-from dsrecon.cell import AbstractCell
+from dsrecon.cell import AbstractCell, AbstractPWLCell
 
 
 def lyapunov_spectrum(
@@ -52,6 +52,67 @@ def lyapunov_spectrum(
     Reference: Benettin et al. 1980, *Lyapunov characteristic exponents for smooth dynamical systems*,
     Meccanica 15, 9; Geist, Parlitz & Lauterborn 1990, Progress of Theoretical Physics 83, 875.
     """
+    return _exponents(pushed, cell, z0, inputs, steps, dt, discard, every, count)
+
+
+def affine_exponents(
+    cell: AbstractCell,
+    z0: Inexact[Array, "m"],
+    inputs: Inputs = None,
+    *,
+    steps: int,
+    dt: float = 1.0,
+    discard: int = 1000,
+    every: int = 10,
+    count: int | None = None,
+) -> Float[Array, "count"]:
+    """Lyapunov exponents of a piecewise-linear cell from its affine pieces: `Q' R = A_t ... A_{t - every + 1} Q`.
+
+    What `lyapunov_spectrum` gives, without differentiation: the tangent map of a step is `A` of the region that holds
+    the state. `kaplan_yorke(affine_exponents(...))` is the Lyapunov dimension.
+
+    **Arguments:** `cell`: an `AbstractPWLCell`; all else is as in `lyapunov_spectrum`.
+
+    **Returns:** `[count]`, descending, per unit of time, as `lyapunov_spectrum`.
+
+    **Raises:** `ValueError` for a cell that is not piecewise linear, and what `lyapunov_spectrum` raises.
+
+    Reference: Benettin et al. 1980, *Lyapunov characteristic exponents for smooth dynamical systems*, Meccanica 15, 9.
+    """
+    if not isinstance(cell, AbstractPWLCell):
+        raise ValueError(
+            f"cell must be piecewise linear, an AbstractPWLCell: got {type(cell).__name__}, whose exponents "
+            "lyapunov_spectrum measures."
+        )
+    return _exponents(multiplied, cell, z0, inputs, steps, dt, discard, every, count)
+
+
+def pushed(cell: AbstractCell, z: Array, Q: Array, s: Any) -> tuple[Array, Array]:
+    """The next state, and a frame `Q` `[m, count]` pushed along by forward mode."""
+    z, push = jax.linearize(lambda z: cell(z, s), z)
+    return z, jax.vmap(push, in_axes=1, out_axes=1)(Q)
+
+
+def multiplied(cell: AbstractPWLCell, z: Array, Q: Array, s: Any) -> tuple[Array, Array]:
+    """The next state, and a frame `Q` `[m, count]` times the affine piece that the state lies in."""
+    A, _ = cell.affine(cell.region(z, s), s)
+    return cell(z, s), A @ Q
+
+
+Tangent = Callable[[Any, Array, Array, Any], tuple[Array, Array]]
+
+
+def _exponents(
+    tangent: Tangent,
+    cell: AbstractCell,
+    z0: Array,
+    inputs: Inputs,
+    steps: int,
+    dt: float,
+    discard: int,
+    every: int,
+    count: int | None,
+) -> Array:
     z0 = jnp.asarray(z0)
     if z0.shape != (cell.state_size,):
         raise ValueError(
@@ -71,32 +132,31 @@ def lyapunov_spectrum(
             raise ValueError(
                 f"inputs must have the leading axis discard + steps = {discard + steps}: got shape {leaf.shape}."
             )
-    return _log_stretch(cell, z0, inputs, steps, discard, every, count) / (steps * dt)
+    return _log_stretch(tangent, cell, z0, inputs, steps, discard, every, count) / (steps * dt)
 
 
 @eqx.filter_jit
 def _log_stretch(
-    cell: AbstractCell, z0: Array, inputs: Inputs, steps: int, discard: int, every: int, count: int
+    tangent: Tangent, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int, discard: int, every: int, count: int
 ) -> Array:
     """`sum ln |R_ii|` over `steps` after `discard`, descending, `[count]`."""
     begin = (z0, jnp.eye(z0.size, count, dtype=z0.dtype), jnp.zeros(count, z0.dtype))
     before, after = (jax.tree.map(lambda s: s[:discard], inputs), jax.tree.map(lambda s: s[discard:], inputs))
-    z, Q, _ = _push(cell, begin, before, discard, every)
-    _, _, logs = _push(cell, (z, Q, jnp.zeros_like(begin[2])), after, steps, every)
+    z, Q, _ = _push(tangent, cell, begin, before, discard, every)
+    _, _, logs = _push(tangent, cell, (z, Q, jnp.zeros_like(begin[2])), after, steps, every)
     return jnp.sort(logs, descending=True)
 
 
-def _push(cell: AbstractCell, carry, inputs: Inputs, steps: int, every: int):
+def _push(tangent: Tangent, cell: AbstractCell, carry, inputs: Inputs, steps: int, every: int):
     """`carry = (z, Q, logs)` after `steps`: whole blocks of `every` steps, then what is left over."""
 
-    def tangent(carry, s):
+    def step(carry, s):
         z, Q = carry
-        z, push = jax.linearize(lambda z: cell(z, s), z)
-        return (z, jax.vmap(push, in_axes=1, out_axes=1)(Q)), None
+        return tangent(cell, z, Q, s), None
 
     def block(carry, inputs, length):
         z, Q, logs = carry
-        (z, Y), _ = jax.lax.scan(tangent, (z, Q), inputs, length=length)
+        (z, Y), _ = jax.lax.scan(step, (z, Q), inputs, length=length)
         Q, R = jnp.linalg.qr(Y)
         stretch = jnp.log(jnp.abs(jnp.diagonal(R)))
         good = jnp.all(jnp.isfinite(z)) & jnp.all(jnp.isfinite(Y))

@@ -4,6 +4,7 @@ from dsrecon.models.ahead import SequenceForecaster as SequenceForecaster
 from dsrecon.models.alrnn import ALRNN as ALRNN
 from dsrecon.models.bounds import norm_bound as norm_bound
 from dsrecon.models.combined import CombinedForecaster as CombinedForecaster
+from dsrecon.models.continuous import ContinuousPLRNN as ContinuousPLRNN
 from dsrecon.models.dendritic import ClippedDendriticPLRNN as ClippedDendriticPLRNN
 from dsrecon.models.dendritic import DendriticPLRNN as DendriticPLRNN
 from dsrecon.models.discretise import Bilinear as Bilinear

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from dsrecon.pwl.polyhedron import TOLERANCE, Ball, inner_ball
 LIMIT = 1 << 20
 """Regions that a complete list may hold, unless told."""
 
-_VERTICES = 2_000_000
+VERTICES = 2_000_000
+"""Intersections of hyperplanes that are gone through, at most."""
+
 _ROUNDING = 1e-10
 _SMALL = 1e-4
 
@@ -59,9 +62,9 @@ def _searched(G: np.ndarray, g: np.ndarray, box: Box | None, limit: int) -> np.n
     if box is None and rank == q:
         return patterns(q)
     basis = np.linalg.svd(G)[2][:rank].T  # of the directions in which any gate changes
-    if box is None and math.comb(q, rank) <= _VERTICES:
+    if box is None and math.comb(q, rank) <= VERTICES:
         return _few(arrangement(G @ basis, g), limit)
-    if box is not None and rank == m and math.comb(q + 2 * m, m) <= _VERTICES:
+    if box is not None and rank == m and math.comb(q + 2 * m, m) <= VERTICES:
         N, n = box.rows()
         bits = arrangement(np.concatenate([G, N]), np.concatenate([g, n]))
         return _few(bits[bits[:, q:].all(1)][:, :q], limit)
@@ -126,12 +129,7 @@ def arrangement(G: np.ndarray, g: np.ndarray) -> np.ndarray:
     G, g = G / np.linalg.norm(G, axis=1)[:, None], g / np.linalg.norm(G, axis=1)
     simple = patterns(d)
     packed, crowded = [], []
-    combinations = itertools.combinations(range(q), d)
-    while chunk := list(itertools.islice(combinations, 20_000)):
-        index = np.array(chunk)
-        good = np.abs(np.linalg.det(G[index])) > _ROUNDING
-        index = index[good]
-        z = np.linalg.solve(G[index], -g[index][..., None])[..., 0]
+    for index, z in vertices(G, g):
         value = z @ G.T + g
         on = np.abs(value) <= _ROUNDING * (1 + np.abs(z).max(1, initial=0))[:, None]
         on[np.arange(len(index))[:, None], index] = True
@@ -147,6 +145,18 @@ def arrangement(G: np.ndarray, g: np.ndarray) -> np.ndarray:
         bits[:, on] = local
         packed.append(np.packbits(bits, axis=1))
     return np.unpackbits(_distinct(np.concatenate(packed)), axis=1, count=q).astype(bool)
+
+
+def vertices(G: np.ndarray, g: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The points in which `d` hyperplanes meet, in chunks: which they are `[n, d]`, and the points `[n, d]`."""
+    q, d = G.shape
+    length = np.linalg.norm(G, axis=1)
+    G, g = G / length[:, None], g / length
+    combinations = itertools.combinations(range(q), d)
+    while chunk := list(itertools.islice(combinations, 20_000)):
+        index = np.array(chunk)
+        index = index[np.abs(np.linalg.det(G[index])) > _ROUNDING]
+        yield index, np.linalg.solve(G[index], -g[index][..., None])[..., 0]
 
 
 def _around(G: np.ndarray) -> np.ndarray:

@@ -1,12 +1,13 @@
 """A box that no orbit leaves."""
 
+import math
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
 
 from dsrecon._types import Inputs
-from dsrecon.pwl.arrangement import LIMIT, regions
+from dsrecon.pwl.arrangement import LIMIT, VERTICES, regions, vertices
 from dsrecon.pwl.box import Box, checked_box
 from dsrecon.pwl.pieces import Pieces, pieces
 
@@ -14,8 +15,10 @@ from dsrecon.pwl.pieces import Pieces, pieces
 def image_box(cell: Any, box: Any, s: Inputs = None, *, limit: int = LIMIT) -> Box:
     """The smallest box around the image of a box: `min` and `max` of `A_r z + h_r` over its part in every region.
 
-    Where gates look at single units the parts are boxes themselves, and the extremes are sums; else two linear
-    programmes a unit and region.
+    Where gates look at single units the parts are boxes themselves, and the extremes are sums. Else the extremes of a
+    continuous map lie in corners, where as many gates and sides of the box meet as there are units: these are gone
+    through where they are few enough (a map that jumps at a corner is noticed). Else two linear programmes a unit and
+    region.
 
     **Arguments:** `cell`, `s`, `limit`: as `regions`; `box`: a `Box` or pair `(low, high)`, `[m]` each.
 
@@ -24,9 +27,14 @@ def image_box(cell: Any, box: Any, s: Inputs = None, *, limit: int = LIMIT) -> B
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     inside = checked_box(box, found.state_size, "whose image is asked for")
     assert inside is not None
+    single = (np.count_nonzero(found.G[found.moving], axis=1) == 1).all()
+    if not single and math.comb(int(found.moving.sum()) + 2 * found.state_size, found.state_size) <= VERTICES:
+        image = _of_corners(found, inside)
+        if image is not None:
+            return image
     bits = regions(found, box=inside, limit=limit)
     A, h = found.affine(bits)
-    if (np.count_nonzero(found.G[found.moving], axis=1) == 1).all():
+    if single:
         low, high = _cut(found, bits, inside)
         middle, half = (low + high) / 2, (high - low) / 2
         centre = np.einsum("rij,rj->ri", A, middle) + h
@@ -46,6 +54,33 @@ def _cut(found: Pieces, bits: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndar
         low[above, i] = np.maximum(low[above, i], at)
         high[~above, i] = np.minimum(high[~above, i], at)
     return low, high
+
+
+def _of_corners(found: Pieces, box: Box) -> Box | None:
+    """The box around the images of all corners in a box; `None` where the map jumps at one of them."""
+    N, n = box.rows()
+    G, g = np.concatenate([found.G[found.moving], N]), np.concatenate([found.g[found.moving], n])
+    low, high = np.full(found.state_size, np.inf), np.full(found.state_size, -np.inf)
+    slack = 1e-9 * (1 + np.maximum(np.abs(box.low), np.abs(box.high)))
+    for _, z in vertices(G, g):
+        z = z[Box(box.low - slack, box.high + slack).holds(z)]
+        if not len(z):
+            continue
+        value = z @ found.G.T + found.g
+        near = 1e-9 * (1 + np.abs(z).max()) * np.linalg.norm(found.G, axis=1)
+        images = [_mapped(found, z, value > sign * near) for sign in (1.0, -1.0)]
+        if np.abs(images[0] - images[1]).max() > 1e-6 * (1 + np.abs(images[0]).max()):
+            return None
+        low, high = np.minimum(low, images[0].min(0)), np.maximum(high, images[0].max(0))
+    return Box(low, high)
+
+
+def _mapped(found: Pieces, z: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Images of states under the maps of the regions `bits` `[n, p]`, each region's map worked out once."""
+    _, first, inverse = np.unique(np.packbits(bits, axis=1), axis=0, return_index=True, return_inverse=True)
+    A, h = found.affine(bits[first])
+    index = inverse.reshape(-1)
+    return np.einsum("nij,nj->ni", A[index], z) + h[index]
 
 
 def _extremes(found: Pieces, bits: np.ndarray, A: np.ndarray, h: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
