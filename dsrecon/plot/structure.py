@@ -72,6 +72,9 @@ def fixed_points(
         cycle = listed[members[0]]
         marker, colour = MARKERS[cycle.kind]
         colour = colour if cycle.period == 1 else CYCLES[(cycle.period - 2) % len(CYCLES)]
+        again = [listed[others[0]].kind for others in [*groups.values()][:row]].count(cycle.kind)
+        if cycle.period == 1 and again:  # the same kind with other dimensions
+            colour = CYCLES[(again - 1) % len(CYCLES)]
         text = f"{name}{f' ({len(members)})' if len(members) > 1 else ''}"
         for z in drawn if cycle.period > 1 else ():
             panel.plot(*np.concatenate([z, z[:1]]).T, color=colour, linewidth=0.8, alpha=0.6, zorder=2)
