@@ -13,7 +13,7 @@ from helpers import PWL_CELLS, named
 from dsrecon.analysis import Stability, cycles, find_cycles, fixed_points, stability
 from dsrecon.analysis.cycles import same_cycle
 from dsrecon.analysis.letters import count, necklaces
-from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN
+from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ContinuousPLRNN
 from dsrecon.pwl import box_around, pieces
 from dsrecon.systems import Baker, Lozi, SkewTent, Tent
 
@@ -343,6 +343,8 @@ def test_what_cannot_be_searched_is_refused_by_name():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="piecewise linear, an AbstractPWLCell: got GRU"):
         cycles(GRU(3, key=key), 2)
+    with pytest.raises(ValueError, match="got ContinuousPLRNN, whose step is none: its field is"):
+        cycles(ContinuousPLRNN(2, key=key), 1)
     with pytest.raises(ValueError, match="longest must be a period, a whole number from 1 on: got 0"):
         cycles(Lozi(), 0)
     with pytest.raises(ValueError, match="got 0"):

@@ -15,7 +15,7 @@ from dsrecon.analysis import analyse, findings
 from dsrecon.analysis.found import Cycle
 from dsrecon.analysis.structure import leading
 from dsrecon.cli import app
-from dsrecon.models import ALRNN, GRU
+from dsrecon.models import ALRNN, GRU, ContinuousPLRNN
 from dsrecon.readout import IdentityReadout
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.scaler import Scaler
@@ -101,6 +101,19 @@ def test_too_many_regions_are_left_to_the_heuristic_and_that_is_said():
     # words beyond the limit: the short periods complete, the long ones guessed
     both = analyse(model(spiral()), longest=4, limit=2)
     assert both.searched.certificate.longest == 3 and both.guessed.certificate.longest == 4
+
+
+def test_the_equilibria_of_a_flow_are_found_with_their_rates():
+    cell = ContinuousPLRNN(2, 0.5, key=jax.random.key(0))  # a spiral about (1, 2) where both units are open
+    W, h = np.array([[0.0, -3.0], [3.0, 0.0]]), np.array([6.1, -2.8])
+    cell = eqx.tree_at(lambda c: (c.A, c.W, c.h), cell, (jnp.full(2, -0.1), jnp.asarray(W), jnp.asarray(h)))
+    structure = analyse(model(cell), steps=2000)
+    ((x, y),) = [c.points[0] for c in structure.fixed_points if c.stability.stable == 2]
+    assert (x, y) == (pytest.approx(1.0), pytest.approx(2.0))
+    rate, turn = leading(structure.cycles[0], 0.5)
+    assert rate == pytest.approx(-0.1) and turn == pytest.approx(2 * np.pi / 3)
+    said = "\n".join(findings(structure))
+    assert "stable focus" in said and "It is a flow: limit cycles were not looked for" in said
 
 
 def test_leading_directions():

@@ -84,6 +84,8 @@ def _described(structure: Structure, i: int, cycle: Cycle) -> str:
 
 def _cycles(structure: Structure) -> list[str]:
     longer = [c for c in structure.cycles if c.period > 1]
+    if structure.flow:
+        return ["It is a flow: limit cycles were not looked for. `limit_cycle` finds one from a state near it."]
     if not longer:
         return ["No cycle of more than one step was found up to the periods searched."]
     periods = sorted({c.period for c in longer})

@@ -11,7 +11,7 @@ from dsrecon.analysis.cycles import LIMIT, fixed_points
 from dsrecon.analysis.found import Certificate, Cycle, Singular
 from dsrecon.analysis.stability import Stability, stability
 from dsrecon.cell import AbstractPWLCell, AbstractPWLFlow
-from dsrecon.pwl import Pieces, pieces
+from dsrecon.pwl import Pieces, field_pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,20 +100,10 @@ def equilibria(
 
     Reference: Brändle et al. 2026, *Continuous-time piecewise-linear recurrent neural networks*, arXiv 2602.15649.
     """
-    field = flow_pieces(cell, s)
+    field = field_pieces(cell, s)
     found = fixed_points(_UnitStep(flow=cell, state_size=cell.state_size), s, box=box, virtual=virtual, limit=limit)
     real, beside = ([_equilibrium(field, cycle) for cycle in cycles] for cycles in (found.cycles, found.virtual))
     return Equilibria(tuple(real), found.singular, found.certificate, tuple(beside))
-
-
-def flow_pieces(cell: Any, s: Inputs) -> Pieces:
-    """The pieces of the field of a flow. **Raises** `ValueError` for another cell."""
-    if not isinstance(cell, AbstractPWLFlow):
-        raise ValueError(
-            "cell must follow a piecewise-linear differential equation, an AbstractPWLFlow: got "
-            f"{type(cell).__name__}. A map's fixed points and cycles are found by fixed_points and cycles."
-        )
-    return pieces(cell, s)
 
 
 def _equilibrium(field: Pieces, fixed: Cycle) -> Equilibrium:

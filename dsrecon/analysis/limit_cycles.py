@@ -7,9 +7,9 @@ import numpy as np
 import scipy.linalg
 
 from dsrecon._types import Inputs
-from dsrecon.analysis.flows import flow_pieces
 from dsrecon.analysis.orbit import Orbit, Switching
 from dsrecon.analysis.stability import Stability, stability
+from dsrecon.pwl import field_pieces
 
 NEWTON = 50
 """Steps of Newton's method before it is given up; six are many."""
@@ -78,7 +78,7 @@ def limit_cycle(cell: Any, z0: Any, s: Inputs = None, *, longest: float, settle:
     Reference: Brändle et al. 2026, arXiv 2602.15649; Parker & Chua 1989, *Practical numerical algorithms for chaotic
     systems*, Springer, chapter 5.
     """
-    field = flow_pieces(cell, s)
+    field = field_pieces(cell, s)
     z = np.asarray(z0, float)
     if z.shape != (field.state_size,) or not np.isfinite(z).all():
         raise ValueError(f"z0 must be a finite state [{field.state_size}]: got {z0!r}.")

@@ -3,16 +3,19 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from dsrecon.analysis.cycles import LIMIT, _checked_period, cycles
+from dsrecon.analysis.flows import equilibria
 from dsrecon.analysis.found import Cycle, Found
 from dsrecon.analysis.heuristic import find_cycles
 from dsrecon.analysis.letters import count
-from dsrecon.cell import AbstractPWLCell
+from dsrecon.cell import AbstractPWLCell, AbstractPWLFlow
+from dsrecon.pwl import field_pieces
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import labelled
 
@@ -22,13 +25,13 @@ class Structure:
     """What a fitted piecewise-linear map is made of.
 
     - `searched`: complete list, as far as it is in reach; `guessed`: what a heuristic found up to `longest` beyond it,
-    or
-      `None` where nothing was left to it.
+      or `None` where nothing was left to it.
     - `cycles`: both together; `observed`: of each the points in the units of the data, `[k, n]`; `distance`: how near
-    the
-      free run comes to them, in standard deviations of the data (root mean square over the variables), or NaN.
+      the free run comes to them, in standard deviations of the data (root mean square over the variables), or NaN.
     - `orbit`: the free run, `DataArray(time, variable)`; `None` where it diverged, and `diverged` is the step.
     - `names`, `units`: of the variables; `time_step`, `time_unit`: of a step.
+    - `flow`: whether the cell follows a flow. Its fixed points are the equilibria, complete; limit cycles are not
+      looked for (`limit_cycle` finds one from a state near it).
     """
 
     searched: Found | None
@@ -43,6 +46,7 @@ class Structure:
     units: tuple[str, ...]
     time_step: float
     time_unit: str
+    flow: bool = False
 
     @property
     def fixed_points(self) -> tuple[Cycle, ...]:
@@ -124,17 +128,17 @@ def analyse(
     """
     _checked_period(longest)
     cell = reconstruction.cell
-    if not isinstance(cell, AbstractPWLCell):
+    if not isinstance(cell, AbstractPWLCell | AbstractPWLFlow):
         raise ValueError(
             f"the model's cell must be piecewise linear, to be solved in its regions: got {type(cell).__name__}. Fit "
             "an ALRNN, a ShallowPLRNN or another piecewise-linear cell."
         )
-    names = reconstruction.names
+    names, flow = reconstruction.names, isinstance(cell, AbstractPWLFlow)
     zs, orbit, diverged = _free(reconstruction, steps, discard)
-    searched = _complete(cell, longest, box, limit)
+    searched = _resting(cell, box, limit) if isinstance(cell, AbstractPWLFlow) else _complete(cell, longest, box, limit)
     reached = 0 if searched is None else searched.certificate.longest
     guessed = None
-    if reached < longest:
+    if reached < longest and not flow:
         starts = None if zs is None else zs[:: max(1, len(zs) // 4000)]
         guessed = find_cycles(cell, longest, starts=starts, tries=tries)
     more = () if guessed is None else tuple(c for c in guessed if c.period > reached)
@@ -144,6 +148,7 @@ def analyse(
     return Structure(
         searched, guessed, every, observed, tuple(_distance(x, orbit, spread) for x in observed), orbit, diverged,
         type(cell).__name__, names, reconstruction.units, reconstruction.clock.time_step, reconstruction.clock.unit,
+        flow,
     )  # fmt: skip
 
 
@@ -181,6 +186,20 @@ def _complete(cell: AbstractPWLCell, longest: int, box: Any, limit: int) -> Foun
     while reached < longest and count(found.certificate.regions, reached + 1) <= limit:
         reached += 1
     return found if reached == 1 else cycles(cell, reached, box=box, limit=limit)
+
+
+def _resting(cell: AbstractPWLFlow, box: Any, limit: int) -> Found:
+    """The equilibria of a flow as fixed points of its step, whose eigenvalues are those of the flow over its length."""
+    found = equilibria(cell, box=box, limit=limit)
+    with jax.enable_x64(True):
+        double = field_pieces(cell).cell
+        jacobians = [np.asarray(double.linearise(jnp.asarray(e.point))[1]) for e in found]
+    listed = []
+    for e, J in zip(found, jacobians, strict=True):
+        values = np.linalg.eigvals(J)
+        order = np.lexsort((-values.imag, -np.abs(values)))
+        listed.append(Cycle(e.point[None], e.region[None], values[order], e.margin, e.border))
+    return Found(tuple(listed), found.singular, found.certificate)
 
 
 def _distance(points: np.ndarray, orbit: xr.DataArray | None, spread: np.ndarray) -> float:

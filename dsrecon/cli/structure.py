@@ -12,10 +12,11 @@ from dsrecon import plot
 from dsrecon._files import replacing, write_whole
 from dsrecon.analysis import Found, Structure, analyse, findings
 from dsrecon.analysis.findings import time_unit
+from dsrecon.cell import AbstractPWLCell
 from dsrecon.cli.command import app, fail
 from dsrecon.cli.folder import beside, made, model
 from dsrecon.cli.inspection import Run
-from dsrecon.measures.lyapunov import affine_exponents, kaplan_yorke
+from dsrecon.measures.lyapunov import affine_exponents, kaplan_yorke, lyapunov_spectrum
 from dsrecon.reconstruction import Reconstruction
 
 STEPS = 20_000
@@ -56,10 +57,10 @@ def analyse_run(
 
 
 def _exponents(fitted: Reconstruction) -> np.ndarray:
-    """Exponents of the free run per unit of time, from the affine maps that it passes through; a driven map at the mean
-    of its inputs."""
+    """Exponents of the free run per unit of time; a driven model at the mean of its inputs."""
     cell, size = fitted.cell, fitted.cell.state_size
-    found = affine_exponents(cell, fitted.start(), steps=STEPS, dt=fitted.clock.time_step, count=min(size, 10))
+    measured = affine_exponents if isinstance(cell, AbstractPWLCell) else lyapunov_spectrum
+    found = measured(cell, fitted.start(), steps=STEPS, dt=fitted.clock.time_step, count=min(size, 10))
     return np.asarray(jax.device_get(found), np.float64)
 
 

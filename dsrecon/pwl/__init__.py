@@ -7,6 +7,7 @@ from dsrecon.pwl.box import checked_box as checked_box
 from dsrecon.pwl.invariant import image_box as image_box
 from dsrecon.pwl.invariant import invariant_box as invariant_box
 from dsrecon.pwl.pieces import Pieces as Pieces
+from dsrecon.pwl.pieces import field_pieces as field_pieces
 from dsrecon.pwl.pieces import pieces as pieces
 from dsrecon.pwl.polyhedron import TOLERANCE as TOLERANCE
 from dsrecon.pwl.polyhedron import Ball as Ball

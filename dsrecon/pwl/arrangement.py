@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from dsrecon._types import Inputs
+from dsrecon.cell import AbstractPWLFlow
 from dsrecon.pwl.box import Box, checked_box
-from dsrecon.pwl.pieces import Pieces, pieces
+from dsrecon.pwl.pieces import Pieces, field_pieces, pieces
 from dsrecon.pwl.polyhedron import TOLERANCE, Ball, inner_ball
 
 LIMIT = 1 << 20
@@ -42,7 +43,8 @@ def regions(cell: Any, s: Inputs = None, *, box: Any = None, limit: int = LIMIT)
     **Raises:** `ValueError` for a cell that is not piecewise linear, an unbounded box, or more than `limit` regions
     (then the number, or what it is above, is told).
     """
-    found = cell if isinstance(cell, Pieces) else pieces(cell, s)
+    take = field_pieces if isinstance(cell, AbstractPWLFlow) else pieces
+    found = cell if isinstance(cell, Pieces) else take(cell, s)
     box = checked_box(box, found.state_size)
     G, g = found.G[found.moving], found.g[found.moving]
     if len(G) == 0:

@@ -92,18 +92,35 @@ class Pieces:
 
 
 def pieces(cell: Any, s: Inputs = None) -> Pieces:
-    """The pieces of a cell for one input.
+    """The pieces of a map for one input.
 
-    **Arguments:** `cell`: an `AbstractPWLCell`, or an `AbstractPWLFlow` (of which these are the pieces of the field);
-    `s`: the input of a step, held.
+    **Arguments:** `cell`: an `AbstractPWLCell`; `s`: the input of a step, held.
 
     **Raises:** `ValueError` for a cell that is not piecewise linear, or whose parameters are not finite.
     """
-    if not isinstance(cell, AbstractPWLCell | AbstractPWLFlow):
+    if not isinstance(cell, AbstractPWLCell):
+        why = "whose step is none: its field is (equilibria, limit_cycle)"
+        why = why if isinstance(cell, AbstractPWLFlow) else "which has no regions to be solved in"
+        raise ValueError(f"cell must be piecewise linear, an AbstractPWLCell: got {type(cell).__name__}, {why}.")
+    return _taken(cell, s)
+
+
+def field_pieces(cell: Any, s: Inputs = None) -> Pieces:
+    """The pieces of the field of a flow for one input: `dz/dt = A_r z + h_r`.
+
+    **Arguments:** `cell`: an `AbstractPWLFlow`; `s`: its input, held.
+
+    **Raises:** `ValueError` for another cell, or one whose parameters are not finite.
+    """
+    if not isinstance(cell, AbstractPWLFlow):
         raise ValueError(
-            f"cell must be piecewise linear, an AbstractPWLCell: got {type(cell).__name__}, which has no regions to be "
-            "solved in."
+            "cell must follow a piecewise-linear differential equation, an AbstractPWLFlow: got "
+            f"{type(cell).__name__}. A map's fixed points and cycles are found by fixed_points and cycles."
         )
+    return _taken(cell, s)
+
+
+def _taken(cell: Any, s: Inputs) -> Pieces:
     with jax.enable_x64(True):
         cell, s = jax.tree.map(_double, (cell, s))
         G, g = (np.asarray(x, np.float64) for x in cell.gates(s))
