@@ -13,6 +13,7 @@ from helpers import PWL_CELLS
 from dsrecon import pwl
 from dsrecon.models import ALRNN, GRU, PLRNN, ClippedShallowPLRNN, DendriticPLRNN, MeanCentredPLRNN, ShallowPLRNN
 from dsrecon.pwl.arrangement import arrangement, split
+from dsrecon.pwl.invariant import _image
 from dsrecon.systems import Lozi, Tent
 
 GOLDEN = (1 + 5**0.5) / 2
@@ -171,6 +172,15 @@ def test_the_box_of_an_image_is_tight(make):
     assert (after.min(0) >= image.low - 1e-9).all() and (after.max(0) <= image.high + 1e-9).all()
     np.testing.assert_allclose(after.min(0), image.low, atol=0.1)
     np.testing.assert_allclose(after.max(0), image.high, atol=0.1)
+
+
+@pytest.mark.parametrize("m", [2, 3])
+def test_corners_and_linear_programmes_agree_about_an_image(m):
+    cell = ClippedShallowPLRNN(m, 3, key=jax.random.key(m))
+    found, box = pwl.pieces(cell), pwl.Box(np.full(m, -1.0), np.linspace(0.5, 1.5, m))
+    by_corners, by_programmes = pwl.image_box(found, box), _image(found, box, 10_000, None)
+    np.testing.assert_allclose(by_corners.low, by_programmes.low, atol=1e-7)  # that of HiGHS
+    np.testing.assert_allclose(by_corners.high, by_programmes.high, atol=1e-7)
 
 
 def test_an_expanding_map_has_no_invariant_box():

@@ -1,7 +1,8 @@
 """A box that no orbit leaves."""
 
 import math
-from typing import Any
+from itertools import combinations, product
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
@@ -10,6 +11,13 @@ from dsrecon._types import Inputs
 from dsrecon.pwl.arrangement import LIMIT, VERTICES, regions, vertices
 from dsrecon.pwl.box import Box, checked_box
 from dsrecon.pwl.pieces import Pieces, pieces
+
+
+class _Corners(NamedTuple):
+    """The points in which gates alone meet, `[c, m]`, and their images."""
+
+    z: np.ndarray
+    image: np.ndarray
 
 
 def image_box(cell: Any, box: Any, s: Inputs = None, *, limit: int = LIMIT) -> Box:
@@ -27,14 +35,17 @@ def image_box(cell: Any, box: Any, s: Inputs = None, *, limit: int = LIMIT) -> B
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     inside = checked_box(box, found.state_size, "whose image is asked for")
     assert inside is not None
-    single = (np.count_nonzero(found.G[found.moving], axis=1) == 1).all()
-    if not single and math.comb(int(found.moving.sum()) + 2 * found.state_size, found.state_size) <= VERTICES:
-        image = _of_corners(found, inside)
+    return _image(found, inside, limit, _corners(found))
+
+
+def _image(found: Pieces, inside: Box, limit: int, corners: _Corners | None) -> Box:
+    if corners is not None:
+        image = _of_corners(found, inside, corners)
         if image is not None:
             return image
     bits = regions(found, box=inside, limit=limit)
     A, h = found.affine(bits)
-    if single:
+    if (np.count_nonzero(found.G[found.moving], axis=1) == 1).all():
         low, high = _cut(found, bits, inside)
         middle, half = (low + high) / 2, (high - low) / 2
         centre = np.einsum("rij,rj->ri", A, middle) + h
@@ -56,23 +67,58 @@ def _cut(found: Pieces, bits: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndar
     return low, high
 
 
-def _of_corners(found: Pieces, box: Box) -> Box | None:
-    """The box around the images of all corners in a box; `None` where the map jumps at one of them."""
-    N, n = box.rows()
-    G, g = np.concatenate([found.G[found.moving], N]), np.concatenate([found.g[found.moving], n])
-    low, high = np.full(found.state_size, np.inf), np.full(found.state_size, -np.inf)
-    slack = 1e-9 * (1 + np.maximum(np.abs(box.low), np.abs(box.high)))
-    for _, z in vertices(G, g):
-        z = z[Box(box.low - slack, box.high + slack).holds(z)]
-        if not len(z):
+def _corners(found: Pieces) -> _Corners | None:
+    """All corners of regions; `None` where they are too many, or the map jumps at one of them."""
+    G, g = found.G[found.moving], found.g[found.moving]
+    m = found.state_size
+    if (np.count_nonzero(G, axis=1) == 1).all() or math.comb(len(G) + 2 * m, m) > VERTICES:
+        return None
+    z = np.concatenate([np.zeros((0, m)), *(points for _, points in vertices(G, g))])
+    image = _both_sides(found, z)
+    return None if image is None else _Corners(z, image)
+
+
+def _of_corners(found: Pieces, box: Box, inner: _Corners) -> Box | None:
+    """The box around the images of all corners in a box: of regions, and where they meet its sides."""
+    m = found.state_size
+    outer = np.concatenate(
+        [_on_sides(found, box, units) for j in range(1, m + 1) for units in combinations(range(m), j)]
+    )
+    images = _both_sides(found, outer)
+    if images is None:
+        return None
+    images = np.concatenate([images, inner.image[box.holds(inner.z)]])
+    return Box(images.min(0), images.max(0))
+
+
+def _on_sides(found: Pieces, box: Box, units: tuple[int, ...]) -> np.ndarray:
+    """The points of a box `[c, m]` that have these units at an end of the box, and where gates meet in the others."""
+    m = found.state_size
+    rest = [i for i in range(m) if i not in units]
+    points = []
+    for ends in product(box, repeat=len(units)):
+        side = np.array([end[i] for end, i in zip(ends, units, strict=True)])
+        if not rest:
+            points.append(side[None, np.argsort(units)])
             continue
-        value = z @ found.G.T + found.g
-        near = 1e-9 * (1 + np.abs(z).max()) * np.linalg.norm(found.G, axis=1)
-        images = [_mapped(found, z, value > sign * near) for sign in (1.0, -1.0)]
-        if np.abs(images[0] - images[1]).max() > 1e-6 * (1 + np.abs(images[0]).max()):
-            return None
-        low, high = np.minimum(low, images[0].min(0)), np.maximum(high, images[0].max(0))
-    return Box(low, high)
+        G, g = found.G[:, rest], found.g + found.G[:, list(units)] @ side
+        crossing = (G != 0).any(1)
+        for _, z in vertices(G[crossing], g[crossing]):
+            whole = np.empty((len(z), m))
+            whole[:, rest], whole[:, list(units)] = z, side
+            points.append(whole[Box(box.low[rest], box.high[rest]).holds(z)])
+    return np.concatenate([np.zeros((0, m)), *points])
+
+
+def _both_sides(found: Pieces, z: np.ndarray) -> np.ndarray | None:
+    """Images of corners `[c, m]`; `None` where the maps of the gates' two sides differ there."""
+    if not len(z):
+        return np.zeros_like(z)
+    value = z @ found.G.T + found.g
+    near = 1e-9 * (1 + np.abs(z).max(1))[:, None] * np.linalg.norm(found.G, axis=1)
+    shut, wide = (_mapped(found, z, value > sign * near) for sign in (1.0, -1.0))
+    jump = np.abs(shut - wide).max(1) > 1e-6 * (1 + np.abs(shut).max(1))
+    return None if jump.any() else shut
 
 
 def _mapped(found: Pieces, z: np.ndarray, bits: np.ndarray) -> np.ndarray:
@@ -112,9 +158,9 @@ def invariant_box(cell: Any, start: Any, s: Inputs = None, *, most: int = 500, l
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     box = checked_box(start, found.state_size, "to begin from")
     assert box is not None
-    width = float((box.high - box.low).max())
+    width, corners = float((box.high - box.low).max()), _corners(found)
     for grown in range(most):
-        image = image_box(found, box, limit=limit)
+        image = _image(found, box, limit, corners)
         if (image.low >= box.low).all() and (image.high <= box.high).all():
             return box
         down, up = np.maximum(box.low - image.low, 0), np.maximum(image.high - box.high, 0)
