@@ -410,6 +410,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimiser_promotion")
 def test_every_cell_learns_under_forcing():
     made = eqx.filter_jit(lambda: {name: make(KEY) for name, make in MAKERS.items()})()

@@ -177,6 +177,7 @@ def test_counts_and_binary_variables_keep_their_units(orbit):
     assert (rates[:, 1] > 0).all() and ((rates[:, 2] > 0) & (rates[:, 2] < 1)).all()
 
 
+@pytest.mark.slow
 def test_readouts_with_more_to_them(orbit):
     linear = fitted(
         orbit,
