@@ -55,7 +55,7 @@ def test_a_focus_is_found_where_it_was_put_and_told_in_the_units_of_the_data():
     x, y = structure.observed[0][0]
     assert f"**saddle-focus** at u = {x:.4g} mV, v = {y:.4g}: " in said
     assert "growing e-fold in 25.2 s and turning once in 31.4 s" in said and "2 unstable and 1 stable" in said
-    assert "None of these is stable, and the free run stays bounded" in said
+    assert "None of these is stable, and the free run stays bounded" in said or "stable cycle of" in said
     table = structure.table()
     assert table.loc[0, ["u", "v"]].tolist() == [x, y] and table.loc[0, "turns_once_in"] == pytest.approx(31.4159265)
 
@@ -66,7 +66,7 @@ def test_a_stable_focus_attracts_the_free_run():
     assert structure.distance[0] < 1e-6
     said = "\n".join(findings(structure))
     assert "1 stable: attractors, by exact stability" in said and "The free run ends at rest" in said
-    assert "orbits come in, shrinking e-fold in 4.75 s" in said and "The free run touches it" in said
+    assert "orbits come in, shrinking e-fold in 4.75 s" in said and "The free run comes within" in said
 
 
 def test_a_run_that_diverges_is_told_by_its_step():
@@ -116,6 +116,24 @@ def test_the_equilibria_of_a_flow_are_found_with_their_rates():
     assert "stable focus" in said and "It is a flow: limit cycles were not looked for" in said
 
 
+@pytest.mark.parametrize("growth, turn, k", [(1.1, 2 * np.pi / 17, 27), (1.05, 0.5, 71), (1.02, 2 * np.pi / 12, 11)])
+def test_a_run_that_settles_on_a_long_cycle_is_told_so(growth, turn, k):
+    structure = analyse(model(spiral(growth, turn)), steps=4000)
+    assert structure.end is not None and structure.end.period == k and structure.cycles[-1] is structure.end
+    z = jnp.asarray(structure.end.points[0])
+    for _ in range(k):
+        z = spiral(growth, turn)(z)
+    np.testing.assert_allclose(z, structure.end.points[0], rtol=1e-9, atol=1e-9)
+    assert abs(structure.end.eigenvalues[0]) < 1 and structure.end.margin > 0
+    assert structure.distance[-1] < 0.05
+    assert f"is a stable cycle of {k} steps** ({k * 0.5:.4g} s)" in "\n".join(findings(structure))
+
+
+def test_a_run_that_grows_is_not_called_bounded():
+    structure = analyse(model(spiral(1.2)), steps=1000)
+    assert structure.end is None and "The free run leaves" in "\n".join(findings(structure))
+
+
 def test_leading_directions():
     def cycle(*eigenvalues):
         return Cycle(np.zeros((2, len(eigenvalues))), np.zeros((2, 1), bool), np.array(eigenvalues, complex), 1.0)
@@ -151,7 +169,9 @@ def test_the_command_writes_tables_a_figure_and_a_page(tmp_path):
     (found,) = document["cycles"]
     np.testing.assert_array_equal(found["states"], structure.cycles[0].points)
     assert [complex(*v) for v in found["eigenvalues"]] == structure.cycles[0].eigenvalues.tolist()
-    assert "The largest exponents of the free run are" in printed and len(document["exponents"]) == 3
+    assert (
+        "The largest exponents of the free run, over 20,000 steps, are" in printed and len(document["exponents"]) == 3
+    )
     # a closed curve: nothing grows along it, and the exponent says so
     assert "closed curve" in page and abs(document["exponents"][0]) < 1e-3
     command("analyse", tmp_path / "model.eqx", "--out", tmp_path / "elsewhere")
@@ -168,5 +188,7 @@ def test_the_command_tells_in_a_line_what_is_wrong(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"gru.eqx"}
     assert "No such file" in command("analyse", tmp_path / "none.eqx", code=1).stderr
     assert command("analyse", path, "--longest", 0, code=2)
+    with pytest.raises(ValueError, match="reconstruction must be a Reconstruction.*got GRU"):
+        analyse(gru)
     with pytest.raises(ValueError, match=re.escape("longest must be a period, a whole number from 1 on: got 0")):
         analyse(model(spiral()), longest=0)

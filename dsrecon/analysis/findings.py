@@ -10,14 +10,14 @@ from dsrecon.analysis.structure import Structure, leading
 LISTED = 12
 """Fixed points and cycles that are described one by one."""
 
-NEAR = 0.3
-"""Distance to the free run, in standard deviations of the data, up to which a fixed point counts as touched by it."""
+FAR = 1e6
+"""Times its first steps that a free run ends at, from which on it is said to leave."""
 
 MEANING = {
     "stable node": "orbits nearby come in straight: an attractor, a state of rest",
     "stable focus": "orbits nearby spiral in: an attractor, a damped oscillation",
     "saddle": "orbits come in along some directions and leave along others",
-    "saddle-focus": "orbits come in along some directions and leave along others, and turn about it",
+    "saddle-focus": "orbits come in along some directions and leave along others, in a spiral on one side at least",
     "unstable node": "orbits nearby leave in all directions",
     "unstable focus": "orbits nearby spiral out in all directions",
     "non-hyperbolic": "a direction neither grows nor decays: the linear part alone does not decide",
@@ -75,19 +75,23 @@ def _described(structure: Structure, i: int, cycle: Cycle) -> str:
         text += f"orbits {verb} e-fold in {abs(1 / rate):.3g}{unit}" if rate else "orbits stay where they are"
     if math.isfinite(turn):
         text += f" and turning once in {turn:.3g}{unit}"
+    elif rate > 0 and cycle.kind == "saddle-focus":
+        text += " (the spiral is on the way in)"
     distance = structure.distance[i]
     if math.isfinite(distance):
-        where = "The free run touches it" if distance < NEAR else "The free run keeps away from it"
-        text += f". {where} (nearest: {distance:.2g} standard deviations)"
+        text += f". The free run comes within {distance:.2g} standard deviations of the data of it"
     return text + "."
 
 
 def _cycles(structure: Structure) -> list[str]:
-    longer = [c for c in structure.cycles if c.period > 1]
+    longer = [c for c in structure.cycles if c.period > 1 and c is not structure.end]
     if structure.flow:
         return ["It is a flow: limit cycles were not looked for. `limit_cycle` finds one from a state near it."]
     if not longer:
-        return ["No cycle of more than one step was found up to the periods searched."]
+        searched = max(f.certificate.longest for f in (structure.searched, structure.guessed) if f is not None)
+        if searched == 1:
+            return []
+        return [f"No cycle of 2 to {searched} steps was found."]
     periods = sorted({c.period for c in longer})
     counts = ", ".join(f"{sum(c.period == k for c in longer)} of period {k}" for k in periods)
     stable = sum(c.kind.startswith("stable") for c in longer)
@@ -97,11 +101,23 @@ def _cycles(structure: Structure) -> list[str]:
 def _run(structure: Structure) -> list[str]:
     if structure.orbit is None:
         return [f"The free run diverges at step {structure.diverged}: nothing that is bounded attracts it."]
-    stable = [c for c in structure.cycles if c.kind.startswith("stable") and c.real]
+    last, first = (float(np.abs(part).max()) for part in (structure.orbit.values[-1], structure.orbit.values[:100]))
+    if last > FAR * max(first, 1.0):
+        return [
+            f"The free run leaves: {len(structure.orbit.values):,} steps on it is at {last:.2g}, and does not return."
+        ]
+    if structure.end is not None:
+        k, size = structure.end.period, abs(structure.end.eigenvalues[0])
+        return [
+            f"**What attracts the free run is a stable cycle of {k} steps** ({k * structure.time_step:.4g}"
+            f"{time_unit(structure)}): its word of regions was solved, and its largest eigenvalue has the modulus "
+            f"{size:.3g} a turn. The free run is not chaotic."
+        ]
+    stable = [c for c in structure.cycles if c.kind.startswith("stable")]
     if not stable:
         return [
-            "None of these is stable, and the free run stays bounded: what attracts it is none of them. It is a longer "
-            "cycle, a closed curve, or chaos; the exponents tell which."
+            "None of these is stable, and the free run stays bounded, on no stable cycle that it shows: what attracts "
+            "it is chaos, a closed curve, or a cycle longer than half of the run. The exponents tell which."
         ]
     spread = np.ptp(structure.orbit.values[-200:], axis=0).max()
     still = spread < 1e-3 * max(float(np.ptp(structure.orbit.values, axis=0).max()), 1e-300)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dsrecon.analysis.stability import Stability, stability
+from dsrecon.analysis.stability import HYPERBOLIC, Stability, stability
 from dsrecon.pwl import Box
 
 
@@ -19,6 +19,7 @@ class Cycle:
     - `margin`: distance of its points to the nearest border of their regions. Negative: a **virtual** cycle, one of
       the affine maps and not of the cell, since a point lies outside its region, by so much.
     - `border`: a point lies on a border, as far as rounding can tell: a border collision.
+    - `tolerance`: rate of growth that counts as none, given the rounding of the parameters.
     """
 
     points: np.ndarray
@@ -26,6 +27,7 @@ class Cycle:
     eigenvalues: np.ndarray
     margin: float
     border: bool = False
+    tolerance: float = HYPERBOLIC
 
     @property
     def period(self) -> int:
@@ -38,7 +40,7 @@ class Cycle:
 
     @property
     def stability(self) -> Stability:
-        return stability(self.eigenvalues)
+        return stability(self.eigenvalues, tolerance=self.tolerance)
 
     @property
     def kind(self) -> str:
@@ -110,7 +112,7 @@ class Certificate:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Found:
     """Cycles of a map: `cycles`, the real ones, by period; `virtual` fixed points, if asked for; `singular` words with
     lines or planes of solutions; and the `certificate`."""
@@ -155,4 +157,13 @@ class Found:
                     **{f"z{i}": x for i, x in enumerate(cycle.points[0])},
                 }
             )
-        return pd.DataFrame(rows)
+        names = ("period", "kind", "real", "border", "unstable", "centre", "stable", "eigenvalue_modulus")
+        return pd.DataFrame(rows, columns=None if rows else [*names, "eigenvalue_angle", "margin", "word"])
+
+    def __repr__(self) -> str:
+        lines = sum(s.real for s in self.singular)
+        more = f"\n{lines} words have a line or plane of cycles: see .singular" if lines else ""
+        shown = (
+            self.table()[["period", "kind", "unstable", "margin", "word"]].to_string() if self.cycles else "no cycle"
+        )
+        return f"{self.certificate}\n{shown}{more}"

@@ -47,7 +47,7 @@ def dimension_of(cycle: Cycle, direction: str) -> int:
         )
     dimension = unstable if direction == "unstable" else stable
     if not dimension:
-        raise ValueError(f"cycle has no {direction} manifold: it is a {kind}.")
+        raise ValueError(f"cycle has no {direction} manifold: it is {'an' if kind[0] in 'aeiou' else 'a'} {kind}.")
     if dimension > 2:
         raise ValueError(
             f"the {direction} manifold of this cycle has dimension {dimension}: curves (1) and surfaces (2) can be "

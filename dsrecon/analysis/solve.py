@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsrecon.analysis.found import Cycle, Singular
+from dsrecon.analysis.stability import HYPERBOLIC
 from dsrecon.pwl import TOLERANCE, Pieces, inner_ball, word_polyhedron
 
 SINGULAR = 1e-13
@@ -100,7 +101,7 @@ def refined(found: Pieces, bits: np.ndarray) -> Cycle:
         M = A[t] @ M
     eigenvalues = np.linalg.eigvals(M)
     order = np.lexsort((-eigenvalues.imag, -np.abs(eigenvalues)))
-    return Cycle(points, bits, eigenvalues[order], margin, border)
+    return Cycle(points, bits, eigenvalues[order], margin, border, max(HYPERBOLIC, 10 * found.rounding))
 
 
 def _agrees(found: Pieces, points: np.ndarray, bits: np.ndarray, on: np.ndarray) -> bool:

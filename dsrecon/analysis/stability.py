@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 HYPERBOLIC = 1e-9
-"""A rate of growth closer to zero than this is no growth: `ln |eigenvalue|`, a step of the cycle."""
+"""A rate of growth, `ln |eigenvalue|` or the real part, closer to zero than this is no growth; of a map with parameters
+in float32 it is ten times their rounding, 1.2e-6."""
 
 
 class Stability(NamedTuple):
@@ -23,18 +24,18 @@ class Stability(NamedTuple):
     stable: int
 
 
-def stability(eigenvalues: np.ndarray, *, flow: bool = False) -> Stability:
+def stability(eigenvalues: np.ndarray, *, flow: bool = False, tolerance: float = HYPERBOLIC) -> Stability:
     """The kind of a fixed point of a map (of a flow), by the moduli (the real parts) of its eigenvalues `[m]`.
 
-    Directions grow at the rate `ln |lambda|` (`Re lambda`): stable below zero, unstable above, centre within 1e-9 of it
-    (`non-hyperbolic`, where the linear part does not decide).
+    Directions grow at the rate `ln |lambda|` (`Re lambda`): stable below zero, unstable above, centre within
+    `tolerance` of it (`non-hyperbolic`, where the linear part does not decide).
 
     Reference: Kuznetsov 2004, *Elements of applied bifurcation theory*, Springer.
     """
     eigenvalues = np.asarray(eigenvalues, np.complex128)
     with np.errstate(divide="ignore"):
         rate = np.real(eigenvalues) if flow else np.log(np.abs(eigenvalues))
-    unstable, stable = rate > HYPERBOLIC, rate < -HYPERBOLIC
+    unstable, stable = rate > tolerance, rate < -tolerance
     up, down = int(unstable.sum()), int(stable.sum())
     centre = len(rate) - up - down
     if centre:

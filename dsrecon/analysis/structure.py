@@ -14,8 +14,9 @@ from dsrecon.analysis.flows import equilibria
 from dsrecon.analysis.found import Cycle, Found
 from dsrecon.analysis.heuristic import find_cycles
 from dsrecon.analysis.letters import count
+from dsrecon.analysis.settled import settled_cycle
 from dsrecon.cell import AbstractPWLCell, AbstractPWLFlow
-from dsrecon.pwl import field_pieces
+from dsrecon.pwl import field_pieces, pieces
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import labelled
 
@@ -30,6 +31,7 @@ class Structure:
       the free run comes to them, in standard deviations of the data (root mean square over the variables), or NaN.
     - `orbit`: the free run, `DataArray(time, variable)`; `None` where it diverged, and `diverged` is the step.
     - `names`, `units`: of the variables; `time_step`, `time_unit`: of a step.
+    - `end`: the stable cycle that the free run settles on, where none of the others is stable; the last of `cycles`.
     - `flow`: whether the cell follows a flow. Its fixed points are the equilibria, complete; limit cycles are not
       looked for (`limit_cycle` finds one from a state near it).
     """
@@ -47,6 +49,7 @@ class Structure:
     time_step: float
     time_unit: str
     flow: bool = False
+    end: Cycle | None = None
 
     @property
     def fixed_points(self) -> tuple[Cycle, ...]:
@@ -101,7 +104,7 @@ def leading(cycle: Cycle, time_step: float = 1.0) -> tuple[float, float]:
 
 
 def analyse(
-    reconstruction: Reconstruction,
+    reconstruction: Any,
     *,
     longest: int = 3,
     steps: int = 10_000,
@@ -127,6 +130,11 @@ def analyse(
     range.
     """
     _checked_period(longest)
+    if not isinstance(reconstruction, Reconstruction):
+        raise ValueError(
+            "reconstruction must be a Reconstruction, as reconstruct and load give it: got "
+            f"{type(reconstruction).__name__}. A cell by itself is taken apart by cycles, basins and others."
+        )
     cell = reconstruction.cell
     if not isinstance(cell, AbstractPWLCell | AbstractPWLFlow):
         raise ValueError(
@@ -143,12 +151,15 @@ def analyse(
         guessed = find_cycles(cell, longest, starts=starts, tries=tries)
     more = () if guessed is None else tuple(c for c in guessed if c.period > reached)
     every = (*(searched or ()), *more)
+    known = [c for c in every if c.kind.startswith("stable")]
+    end = None if zs is None or flow or known else settled_cycle(pieces(cell), zs)
+    every = every if end is None else (*every, end)
     observed = tuple(reconstruction.observe(jnp.asarray(c.points, _dtype(reconstruction))) for c in every)
     spread = np.asarray(reconstruction.scaler.std)[: len(names)]
     return Structure(
         searched, guessed, every, observed, tuple(_distance(x, orbit, spread) for x in observed), orbit, diverged,
         type(cell).__name__, names, reconstruction.units, reconstruction.clock.time_step, reconstruction.clock.unit,
-        flow,
+        flow, end,
     )  # fmt: skip
 
 
@@ -206,4 +217,5 @@ def _distance(points: np.ndarray, orbit: xr.DataArray | None, spread: np.ndarray
     """How near a run comes to the first of some points, in standard deviations of the data."""
     if orbit is None:
         return float("nan")
-    return float(np.sqrt((((orbit.values - points[0]) / spread) ** 2).mean(1).min()))
+    with np.errstate(over="ignore"):
+        return float(np.sqrt((((orbit.values - points[0]) / spread) ** 2).mean(1).min()))

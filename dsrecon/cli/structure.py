@@ -12,6 +12,7 @@ from dsrecon import plot
 from dsrecon._files import replacing, write_whole
 from dsrecon.analysis import Found, Structure, analyse, findings
 from dsrecon.analysis.findings import time_unit
+from dsrecon.analysis.structure import leading
 from dsrecon.cell import AbstractPWLCell
 from dsrecon.cli.command import app, fail
 from dsrecon.cli.folder import beside, made, model
@@ -68,14 +69,14 @@ def _chaos(structure: Structure, exponents: np.ndarray) -> str:
     """What the exponents say of the attractor."""
     shown = ", ".join(f"{x:.3g}" for x in exponents[:4])
     first, unit = exponents[0], time_unit(structure).strip().replace("units of", "unit of")
-    about = f"The largest exponents of the free run are {shown} per {unit}"
+    about = f"The largest exponents of the free run, over {STEPS:,} steps, are {shown} per {unit}"
     if not np.isfinite(exponents).all():
         return f"{about}: no dimension can be told from them."
     # averages over a run of T scatter by a few over T
     if abs(first) * STEPS * structure.time_step < 5:
         return f"{about}. The first is not told from zero: a closed curve, or a cycle too weakly stable to be seen."
     if first < 0:
-        return f"{about}: a stable state of rest or cycle."
+        return f"{about}: all fall, so it is no chaos but a stable state of rest or cycle."
     spectrum = kaplan_yorke(exponents)
     tail = "" if spectrum < len(exponents) else " or more (of the exponents that were computed)"
     return f"{about}: **chaos**, on an attractor of Kaplan-Yorke dimension {spectrum:.3g}{tail}."
@@ -118,6 +119,8 @@ def _document(structure: Structure, exponents: np.ndarray | None, said: list[str
                 "margin": number(cycle.margin),
                 "border": cycle.border,
                 "distance_to_free_run": number(distance),
+                "rate": number(leading(cycle, structure.time_step)[0]),
+                "turns_once_in": number(leading(cycle, structure.time_step)[1]),
             }
         )
     document = {
@@ -146,5 +149,11 @@ def _page(structure: Structure, said: list[str]) -> str:
         lines += ["![fixed points and cycles](fixed_points.png)", ""]
     for paragraph in said:
         lines += [paragraph, ""]
-    lines += ["Numbers: fixed_points.csv, cycles.csv; all of it: analysis.json.", ""]
+    lines += [
+        "Numbers: fixed_points.csv and cycles.csv, with states and exponents (the ten largest at most) in "
+        "analysis.json. `rate` is that at which orbits leave by the slowest unstable direction (or come in, where none "
+        "is unstable), per unit of time, and `turns_once_in` the time of a turn on that way; places are in the units "
+        "of the data, `margin`, the distance to the nearest border of regions, in those of the latent state.",
+        "",
+    ]
     return "\n".join(lines)

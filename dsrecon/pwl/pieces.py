@@ -24,13 +24,14 @@ class Pieces:
 
     - `G` `[p, m]`, `g` `[p]`: the gates. A gate is open where its row is positive.
     - `moving` `[p]`: which gates depend on the state at all. The others are `fixed` `[p]` for ever.
-    - `cell`, `s`: the cell in float64, and the input.
+    - `cell`, `s`: the cell in float64, and the input. `rounding`: what its parameters were rounded to, relatively.
     """
 
     cell: AbstractPWLCell | AbstractPWLFlow
     s: Any
     G: np.ndarray
     g: np.ndarray
+    rounding: float = float(np.finfo(float).eps)
 
     @property
     def state_size(self) -> int:
@@ -121,10 +122,12 @@ def field_pieces(cell: Any, s: Inputs = None) -> Pieces:
 
 
 def _taken(cell: Any, s: Inputs) -> Pieces:
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(cell) if eqx.is_inexact_array(leaf)}
+    rounding = max((float(jnp.finfo(kind).eps) for kind in kinds), default=float(np.finfo(float).eps))
     with jax.enable_x64(True):
         cell, s = jax.tree.map(_double, (cell, s))
         G, g = (np.asarray(x, np.float64) for x in cell.gates(s))
-    found = Pieces(cell, s, G, g)
+    found = Pieces(cell, s, G, g, rounding)
     A, h = found.affine(np.ones((1, len(g)), bool))
     if not all(np.isfinite(x).all() for x in (G, g, A, h)):
         raise ValueError(f"cell must have finite parameters: this {type(cell).__name__} holds NaN or infinity.")

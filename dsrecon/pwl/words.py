@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dsrecon._types import Inputs
-from dsrecon.pwl.arrangement import LIMIT, split
+from dsrecon.pwl.arrangement import LIMIT, regions, split
 from dsrecon.pwl.box import Box, checked_box
 from dsrecon.pwl.pieces import Pieces, pieces
 from dsrecon.pwl.polyhedron import TOLERANCE, Ball, inner_ball
@@ -49,6 +49,7 @@ def words(cell: Any, length: int, s: Inputs = None, *, box: Any = None, limit: i
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     m = found.state_size
     box = checked_box(box, m)
+    regions(found, box=box, limit=limit)  # where there are too many it says so at once
     grown = [no_letter(found, box)]
     for _ in range(length):
         grown = longer(found, grown, limit)
