@@ -113,10 +113,7 @@ class _Ended(NamedTuple):
 
 
 def _prepared(cell: Any, cycles: Any, s: Inputs) -> tuple[Pieces, tuple[Cycle, ...]]:
-    found = pieces(cell, s)
-    if not isinstance(cell, AbstractPWLCell):
-        raise ValueError(f"cell must be a map, an AbstractPWLCell: got {type(cell).__name__}, a flow.")
-    return found, checked_cycles(cycles)
+    return pieces(cell, s), checked_cycles(cycles)
 
 
 def _plane(plane: Any, m: int) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def cycles(
     Reference: Eisenmann, Monfared, Göring & Durstewitz 2023, *Bifurcations and loss jumps in RNN training*, NeurIPS
     (for many regions, by a heuristic); the complete search is ours.
     """
-    _checked_period(longest)
+    checked_period(longest)
     found = pieces(cell, s)
     inside = checked_box(box, found.state_size)
     try:
@@ -71,13 +71,18 @@ def cycles(
     return Found(ordered(search.cycles), tuple(search.singular), certificate, tuple(search.virtual))
 
 
-def _checked_period(longest: int) -> None:
+def checked_period(longest: int) -> None:
+    """**Raises** `ValueError` unless it is a period, a whole number from 1 on."""
     if isinstance(longest, bool) or not isinstance(longest, int | np.integer) or longest < 1:
         raise ValueError(f"longest must be a period, a whole number from 1 on: got {longest!r}.")
 
 
-def _refused(reason: str) -> ValueError:
-    return ValueError(
+class OutOfReach(ValueError):
+    """There is more to go through than a complete search is let."""
+
+
+def _refused(reason: str) -> OutOfReach:
+    return OutOfReach(
         f"{reason.rstrip('.')}: a complete search is out of reach. `find_cycles` looks for them by a heuristic, "
         "without a certificate; a box leaves fewer."
     )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dsrecon._types import Inputs
-from dsrecon.analysis.cycles import _checked_period, ordered, same_cycle
+from dsrecon.analysis.cycles import checked_period, ordered, same_cycle
 from dsrecon.analysis.found import Certificate, Cycle, Found
 from dsrecon.analysis.solve import ROUNDING, is_primitive, refined, solve_words
 from dsrecon.pwl import Pieces, pieces
@@ -45,7 +45,7 @@ def find_cycles(
     Reference: Eisenmann, Monfared, Göring & Durstewitz 2023, *Bifurcations and loss jumps in RNN training*, NeurIPS
     (SCYFI), in whose manner it goes on from the regions of a virtual cycle.
     """
-    _checked_period(longest)
+    checked_period(longest)
     if tries < 1 or rounds < 1:
         raise ValueError(f"tries and rounds must be at least 1: got {tries} and {rounds}.")
     found, rng = pieces(cell, s), np.random.default_rng(seed)

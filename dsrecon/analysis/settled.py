@@ -4,7 +4,7 @@ import numpy as np
 
 from dsrecon.analysis.found import Cycle
 from dsrecon.analysis.solve import solve_words
-from dsrecon.analysis.stability import HYPERBOLIC
+from dsrecon.analysis.stability import HYPERBOLIC, eigenvalues_of
 from dsrecon.pwl import Pieces
 
 NEAR = 0.05
@@ -56,8 +56,6 @@ def _along(found: Pieces, bits: np.ndarray) -> Cycle | None:
     M = np.eye(A.shape[1])
     for step in A:
         M = step @ M
-    values = np.linalg.eigvals(M)
-    order = np.lexsort((-values.imag, -np.abs(values)))
     margin = float(found.margin(points, bits).min())
-    cycle = Cycle(points, bits, values[order], margin, False, max(HYPERBOLIC, 10 * found.rounding))
+    cycle = Cycle(points, bits, eigenvalues_of(M), margin, False, max(HYPERBOLIC, 10 * found.rounding))
     return cycle if margin > 0 and cycle.kind.startswith("stable") else None

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dsrecon.analysis.found import Cycle, Singular
-from dsrecon.analysis.stability import HYPERBOLIC
+from dsrecon.analysis.stability import HYPERBOLIC, eigenvalues_of
 from dsrecon.pwl import TOLERANCE, Pieces, inner_ball, word_polyhedron
 
 SINGULAR = 1e-13
@@ -99,9 +99,7 @@ def refined(found: Pieces, bits: np.ndarray) -> Cycle:
     M = np.eye(m)
     for t in range(k):
         M = A[t] @ M
-    eigenvalues = np.linalg.eigvals(M)
-    order = np.lexsort((-eigenvalues.imag, -np.abs(eigenvalues)))
-    return Cycle(points, bits, eigenvalues[order], margin, border, max(HYPERBOLIC, 10 * found.rounding))
+    return Cycle(points, bits, eigenvalues_of(M), margin, border, max(HYPERBOLIC, 10 * found.rounding))
 
 
 def _agrees(found: Pieces, points: np.ndarray, bits: np.ndarray, on: np.ndarray) -> bool:

@@ -48,5 +48,11 @@ def stability(eigenvalues: np.ndarray, *, flow: bool = False, tolerance: float =
     return Stability(f"{'unstable' if up else 'stable'} {'focus' if spiral else 'node'}", up, centre, down)
 
 
+def eigenvalues_of(M: np.ndarray) -> np.ndarray:
+    """The eigenvalues of a matrix `[m, m]` by modulus, the largest first; of a pair the one above the real axis."""
+    values = np.linalg.eigvals(M)
+    return values[np.lexsort((-values.imag, -np.abs(values)))]
+
+
 def _complex(eigenvalue: complex) -> bool:
     return bool(abs(eigenvalue.imag) > 1e-9 * abs(eigenvalue))

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dsrecon.analysis.cycles import LIMIT, _checked_period, cycles
+from dsrecon.analysis.cycles import LIMIT, OutOfReach, checked_period, cycles
 from dsrecon.analysis.flows import equilibria
 from dsrecon.analysis.found import Cycle, Found
 from dsrecon.analysis.heuristic import find_cycles
 from dsrecon.analysis.letters import count
 from dsrecon.analysis.settled import settled_cycle
+from dsrecon.analysis.stability import eigenvalues_of
 from dsrecon.cell import AbstractPWLCell, AbstractPWLFlow
 from dsrecon.pwl import field_pieces, pieces
 from dsrecon.reconstruction import Reconstruction
@@ -129,7 +130,7 @@ def analyse(
     **Returns:** `Structure`. **Raises:** `ValueError` for a cell that is not piecewise linear, or a number out of
     range.
     """
-    _checked_period(longest)
+    checked_period(longest)
     if not isinstance(reconstruction, Reconstruction):
         raise ValueError(
             "reconstruction must be a Reconstruction, as reconstruct and load give it: got "
@@ -189,9 +190,7 @@ def _complete(cell: AbstractPWLCell, longest: int, box: Any, limit: int) -> Foun
     """The complete list up to the longest period whose words are within the limit; `None` where not even one is."""
     try:
         found = cycles(cell, 1, box=box, limit=limit)
-    except ValueError as error:
-        if "out of reach" not in str(error):
-            raise
+    except OutOfReach:
         return None
     reached = 1
     while reached < longest and count(found.certificate.regions, reached + 1) <= limit:
@@ -205,11 +204,10 @@ def _resting(cell: AbstractPWLFlow, box: Any, limit: int) -> Found:
     with jax.enable_x64(True):
         double = field_pieces(cell).cell
         jacobians = [np.asarray(double.linearise(jnp.asarray(e.point))[1]) for e in found]
-    listed = []
-    for e, J in zip(found, jacobians, strict=True):
-        values = np.linalg.eigvals(J)
-        order = np.lexsort((-values.imag, -np.abs(values)))
-        listed.append(Cycle(e.point[None], e.region[None], values[order], e.margin, e.border))
+    listed = [
+        Cycle(e.point[None], e.region[None], eigenvalues_of(J), e.margin, e.border)
+        for e, J in zip(found, jacobians, strict=True)
+    ]
     return Found(tuple(listed), found.singular, found.certificate)
 
 
