@@ -11,7 +11,7 @@ from jaxtyping import Array, Inexact
 from dsrecon._results import RESULTS, Trajectory
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
-from dsrecon.kernels import recurrence
+from dsrecon.kernels.recurrence import ENGINES, fuses, recurrence, serves
 
 
 class AbstractSolver(eqx.Module):
@@ -40,14 +40,21 @@ class Sequential(AbstractSolver):
     - `adjoint`: `"deferred"` is hand-written reverse mode with one contraction for all parameter gradients: the
       one to train with. `"direct"` leaves differentiation to JAX: for Jacobian-vector products and higher orders.
     - `unroll`: steps in one turn of the loop; more compile longer and may run faster.
+    - `engine`: `"loop"`, the compiled loop; `"fused"`, all of it in one kernel on an NVIDIA GPU, for small states and
+      for cells of any size whose Jacobian is declared diagonal or in blocks; `"auto"`, that kernel where it serves, and
+      else the loop (on a CPU always). `stats["fused"]` says which it was. `"interpreted"` runs the kernel on any
+      platform, slowly: for tests.
     """
 
     adjoint: str = eqx.field(static=True, default="deferred")
     unroll: int = eqx.field(static=True, default=1)
+    engine: str = eqx.field(static=True, default="auto")
 
     def __check_init__(self):
         if self.adjoint not in ("deferred", "direct"):
             raise ValueError(f'adjoint must be "deferred" or "direct": got {self.adjoint!r}.')
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {ENGINES}: got {self.engine!r}.")
 
     def solve(
         self,
@@ -62,12 +69,24 @@ class Sequential(AbstractSolver):
         batched = z0.ndim == 2
         if batched:
             inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), inputs)
-        zs = recurrence(cell, z0, inputs, steps=steps, adjoint=self.adjoint, unroll=self.unroll)
+        units = _units(cell, z0, inputs, batched) if fuses(self.engine) else None
+        fused = self.adjoint == "deferred" and serves(cell, z0, inputs, engine=self.engine, units=units)
+        zs = recurrence(
+            cell, z0, inputs, steps=steps, adjoint=self.adjoint, unroll=self.unroll,
+            engine=self.engine if fused or self.adjoint == "direct" else "loop", units=units,
+        )  # fmt: skip
         if batched:
             zs = jnp.moveaxis(zs, 0, 1)
         first = first_nonfinite(zs)
         ending = jax.vmap(_ending) if batched else _ending
-        return Trajectory(zs, ending(first == zs.shape[-2]), {"first_nonfinite": first})
+        return Trajectory(zs, ending(first == zs.shape[-2]), {"first_nonfinite": first, "fused": jnp.full(first.shape, fused)})
+
+
+def _units(cell: AbstractCell, z0: Array, inputs: Inputs, batched: bool) -> int | None:
+    """How many units a cell has that do not meet, as it declares by its Jacobian; `None` where they do."""
+    now = jax.tree.map(lambda x: x[0, 0] if batched else x[0], inputs)
+    J = eqx.filter_eval_shape(cell.linearise, z0[0] if batched else z0, now)[1]
+    return None if J.ndim == 2 else J.shape[-1]
 
 
 def _ending(good: Array):

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from dsrecon.kernels.structure import Form, apply, apply_to_one, form_of
 
-ENGINES = ("auto", "sequential", "associative", "chunked")
+ENGINES = ("auto", "sequential", "associative", "chunked", "pallas", "interpreted")
 
 CPU_WRITTEN, ACCELERATOR_WRITTEN = 6, 8
 """Dense matrices up to this size are multiplied by components. Measured on a CPU, chunked: 4 x 4 twenty times faster
@@ -98,6 +98,11 @@ def run(
     if callable(engine):
         a = a.swapaxes(1, 2) if transpose and a.ndim > 2 else a
         return engine(*folded(a, b, h0, resets, reverse), reverse)
+    if fused(a, b, engine) and not differentiable:
+        from dsrecon.kernels.accelerated.scan import scan
+
+        a = a.swapaxes(1, 2) if transpose and a.ndim > 2 else a
+        return scan(a, b, h0, resets, reverse=reverse, interpret=engine == "interpreted")
     moved = float(a.size + b.size) * b.dtype.itemsize
     cpu, other = (plan(engine, b.shape[0], moved, platform) for platform in ("cpu", "accelerator"))
 
@@ -110,6 +115,25 @@ def run(
     if cpu == other:
         return by(cpu)(a, b, h0, resets)
     return jax.lax.platform_dependent(a, b, h0, resets, cpu=by(cpu), default=by(other))
+
+
+def fused(a: Array, b: Array, engine: str | Callable) -> bool:
+    """Whether the one-pass kernel for GPUs serves a scan: asked for, or under `"auto"` where there is such a GPU.
+
+    **Raises:** `ValueError` where it is asked for by name and cannot serve.
+    """
+    if engine not in ("auto", "pallas", "interpreted"):
+        return False
+    if engine == "auto" and (jax.default_backend() != "gpu" or b.shape[0] <= FEW_STEPS):
+        return False
+    from dsrecon.kernels.accelerated.scan import supported
+
+    why = supported(a, b)
+    if engine == "pallas" and jax.default_backend() != "gpu":
+        why = f"it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}"
+    if why and engine != "auto":
+        raise ValueError(f"engine={engine!r} cannot serve: {why}.")
+    return not why
 
 
 def folded(a: Array, b: Array, h0: Array | None, resets: Array | None, reverse: bool) -> tuple[Array, Array]:

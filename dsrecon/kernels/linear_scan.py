@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Shaped
 
-from dsrecon.kernels.engines import ENGINES, run
+from dsrecon.kernels.engines import ENGINES, fused, run
 from dsrecon.kernels.structure import BLOCKS, DENSE, DIAGONAL, SCALAR, outer, transpose_all
 
 Given = Shaped[Array | np.ndarray, "..."]
@@ -38,8 +38,9 @@ def linear_scan(
     - `resets`: booleans `[t]`, or `None`. Where true, the state before the step (in reverse: after it) is `h0` again:
       several trials in one sequence. Nothing passes from one to the next, neither values nor gradients, NaN included.
     - `engine`: `"sequential"` (the loop: the reference), `"associative"` (`jax.lax.associative_scan`), `"chunked"`
-      (loops over blocks of time side by side), `"auto"` (chosen from shapes, dtype and platform, `engines.plan`), or a
-      function `(a, b, reverse) -> h` for the recurrence from 0 without resets: `h0` and `resets` are then in `a` and
+      (loops over blocks of time side by side), `"pallas"` (one pass in one kernel, on an NVIDIA GPU; dense slopes and
+      blocks up to 4 x 4), `"interpreted"` (that kernel on any platform, slow: for tests), `"auto"` (chosen from shapes,
+      dtype and platform: `"pallas"` where it serves, else `engines.plan`), or a function `(a, b, reverse) -> h` for the recurrence from 0 without resets: `h0` and `resets` are then in `a` and
       `b` already (`a = 0` at a reset, where NaN of a trial before is the function's own to keep out).
     - `adjoint`: `"deferred"` (one reverse scan, kept by hand; reverse mode only, JAX refuses forward mode with a
       `TypeError`) or `"direct"` (JAX's own rules: forward mode and higher orders).
@@ -53,8 +54,8 @@ def linear_scan(
     The parallel engines multiply slopes before they meet a state. Where products overflow they give NaN although
     the loop, from small states, may not.
 
-    **Raises:** `ValueError` for shapes that do not fit, no steps, integers, resets that are not booleans `[t]`, and
-    unknown names of engines and adjoints.
+    **Raises:** `ValueError` for shapes that do not fit, no steps, integers, resets that are not booleans `[t]`,
+    unknown names of engines and adjoints, and an engine asked for by name that cannot serve; it says why.
 
     Reference: Blelloch 1990, *Prefix sums and their applications*, CMU-CS-90-190.
     """
@@ -101,6 +102,8 @@ def _check(a: Array, b: Array, h0: Array | None, resets: Array | None) -> None:
 @functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _jitted(a, b, h0, resets, reverse: bool, engine: str | Callable, direct: bool) -> Array:
     if direct:
+        if engine in ("pallas", "interpreted"):
+            raise ValueError(f'engine={engine!r} has a hand-written adjoint alone: adjoint must be "deferred".')
         return run(a, b, h0, resets, reverse=reverse, engine=engine, differentiable=True)
     return _deferred(a, b, h0, resets, reverse, engine)
 
@@ -117,6 +120,11 @@ def _deferred_fwd(a, b, h0, resets, reverse: bool, engine: str | Callable):
 
 def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
     a, h0, resets, h = kept
+    if fused(a, h, engine):
+        from dsrecon.kernels.accelerated.scan import adjoint
+
+        interpret = engine == "interpreted"
+        return *adjoint(a, h0, resets, h, jnp.asarray(h_bar), reverse=reverse, interpret=interpret), None
     start = jnp.zeros_like(h[0]) if h0 is None else h0
     ends = None if resets is None else _neighbours(resets, jnp.zeros((), bool), not reverse)
     u = run(a, transpose_all(a, h_bar), None, ends, reverse=not reverse, engine=engine, transpose=True)

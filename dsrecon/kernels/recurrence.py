@@ -9,6 +9,8 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
 
+ENGINES = ("auto", "loop", "fused", "interpreted")
+
 
 def recurrence(
     step: Step,
@@ -18,6 +20,8 @@ def recurrence(
     steps: int | None = None,
     adjoint: str = "deferred",
     unroll: int = 1,
+    engine: str = "auto",
+    units: int | None = None,
 ) -> Inexact[Array, "t *b m"]:
     """States of `z_t = step(z_{t-1}, inputs_t)`, of one run or of a batch of them.
 
@@ -28,19 +32,54 @@ def recurrence(
     - `inputs`: PyTree of arrays `[t, ...]` (`[t, b, ...]` for a batch), or `None`; then `steps` says how many.
     - `adjoint`: `"deferred"` (reverse mode only) or `"direct"` (JAX's own rules: forward mode and higher orders).
     - `unroll`: steps in one turn of the compiled loop.
+    - `engine`: `"loop"` (the compiled loop), `"fused"` (the whole loop in one kernel, on an NVIDIA GPU), `"interpreted"`
+      (that kernel on any platform, slow: for tests), `"auto"` (`"fused"` where it serves, else `"loop"`). The kernel
+      takes deferred adjoints, and states of up to 64 numbers whose step is made of matrix products and functions of
+      single numbers; or steps of any size whose units do not meet.
+    - `units`: of a step whose units do not meet but in the input, their number; `None` for any other.
 
     **Returns:** `[t, m]` or `[t, b, m]`; `z0` is not in it.
+
+    **Raises:** `ValueError` for unknown names, and for `"fused"` where the kernel cannot serve; it says why.
 
     The deferred adjoint runs the reverse recurrence `l_{t-1} = J_t' l_t + dL/dz_{t-1}` alone, keeping nothing but
     the states, and contracts `l` with the derivatives by parameters and inputs in one go afterwards, over time and
     batch at once: what is a rank-one update of every parameter at every step in the usual adjoint is one matrix
     product. That is why a batch is better given here than made with `jax.vmap`, which keeps a product a member.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {ENGINES}: got {engine!r}.")
     if adjoint == "direct":
+        if engine in ("fused", "interpreted"):
+            raise ValueError(f'engine={engine!r} has a hand-written adjoint alone: adjoint must be "deferred".')
         return _forward(step, z0, inputs, steps, unroll)
     if adjoint != "deferred":
         raise ValueError(f'adjoint must be "deferred" or "direct": got {adjoint!r}.')
-    return _recurrence((step, z0, inputs), steps, unroll)
+    if serves(step, z0, inputs, engine=engine, units=units):
+        return _recurrence((step, z0, inputs), steps, unroll, engine, units)
+    return _recurrence((step, z0, inputs), steps, unroll, "loop", None)
+
+
+def fuses(engine: str) -> bool:
+    """Whether the kernel is thought of at all: on a CPU, under `"auto"`, it is not."""
+    return engine in ("fused", "interpreted") or (engine == "auto" and jax.default_backend() == "gpu")
+
+
+def serves(step: Step, z0: Array, inputs: Inputs, *, engine: str, units: int | None) -> bool:
+    """Whether the loop is run as one kernel. **Raises** `ValueError` where that is asked for by name and cannot be."""
+    if not fuses(engine):
+        return False
+    if engine == "fused" and jax.default_backend() != "gpu":
+        raise ValueError(f'engine="fused" needs an NVIDIA GPU: JAX runs on {jax.default_backend()}.')
+    from dsrecon.kernels.accelerated.loop import Unfused, check
+
+    try:
+        check(step, z0, inputs, units)
+    except Unfused as error:
+        if engine == "auto":
+            return False
+        raise ValueError(f"engine={engine!r} cannot serve: {error}") from error
+    return True
 
 
 def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
@@ -54,22 +93,40 @@ def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: i
 
 
 @eqx.filter_custom_vjp
-def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
+def _recurrence(primals: Any, steps: int | None, unroll: int, engine: str, units: int | None) -> Array:
     step, z0, inputs = primals
+    if engine != "loop":
+        from dsrecon.kernels.accelerated.loop import forward
+
+        count = jax.tree.leaves(inputs)[0].shape[0] if steps is None else steps
+        rows, s = (z0, inputs) if z0.ndim == 2 else (z0[None], _expanded(inputs))
+        zs = forward(step, rows, s, count, units=units, interpret=engine == "interpreted")
+        return zs if z0.ndim == 2 else zs[:, 0]
     return _forward(step, z0, inputs, steps, unroll)
 
 
 @_recurrence.def_fwd
-def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int):
-    zs = _recurrence(primals, steps, unroll)
+def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int, engine: str, units: int | None):
+    zs = _recurrence(primals, steps, unroll, engine, units)
     return zs, zs
 
 
 @_recurrence.def_bwd
-def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
+def _recurrence_bwd(
+    zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int, engine: str, units: int | None
+):
     step, z0, inputs = primals
     advance = jax.vmap(step) if z0.ndim == 2 else step
     before = jnp.concatenate([z0[None], zs[:-1]])
+    if engine != "loop":
+        from dsrecon.kernels.accelerated.loop import backward
+
+        interpret, one = engine == "interpreted", z0.ndim == 1
+        along = _expanded((before, inputs, zs_bar)) if one else (before, inputs, zs_bar)
+        ls, z0_bar = backward(step, *along, units=units, interpret=interpret)
+        ls, z0_bar = (ls[:, 0], z0_bar[0]) if one else (ls, z0_bar)
+        step_bar, inputs_bar = contract(step, before, inputs, ls)
+        return step_bar, z0_bar, inputs_bar
 
     def back(l, now):
         z, s, z_bar = now
@@ -80,6 +137,11 @@ def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, step
     z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll)
     step_bar, inputs_bar = contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
+
+
+def _expanded(inputs: Any) -> Any:
+    """Leaves `[t, ...]` as those of a batch of one."""
+    return jax.tree.map(lambda x: x[:, None], inputs)
 
 
 def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
