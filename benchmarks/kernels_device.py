@@ -1,0 +1,299 @@
+"""The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
+
+    python benchmarks/kernels_device.py OUT.json [copy] [scan] [para] [step] [newton] [equal] [fit]
+
+Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
+out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dsrecon.cell import AbstractCell
+from dsrecon.evolve import Sequential, evolve
+from dsrecon.kernels import linear_scan
+from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ParaGRU, ParaLSTM
+from dsrecon.newton import Newton
+from dsrecon.readout import Forced, Forcing, IdentityReadout
+
+jax.config.update("jax_default_matmul_precision", "highest")
+SMALL = "--small" in sys.argv
+
+
+def timed(function, *given, rounds: int = 5, target: float = 0.2) -> float:
+    """Seconds of a call."""
+    program = jax.jit(function).lower(*given).compile()
+    jax.block_until_ready(program(*given))
+    begun = time.perf_counter()
+    jax.block_until_ready(program(*given))
+    calls = max(int(target / rounds / max(time.perf_counter() - begun, 1e-6)), 1)
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        for _ in range(calls):
+            out = program(*given)
+        jax.block_until_ready(out)
+        found.append((time.perf_counter() - begun) / calls)
+        del out
+    return float(np.median(found))
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def copied(report) -> float:
+    x = normal(0, 1 << (20 if SMALL else 28))
+    speed = 2 * x.nbytes / timed(lambda x: x + 0, x)
+    report("copy", {"GB_per_s": speed / 1e9})
+    return speed
+
+
+def scan(report, speed: float) -> None:
+    shapes = [(2, 64, 64)] if SMALL else [(8, 4096, 1024), (8, 65536, 128), (1, 1048576, 64)]
+    for shape in shapes:
+        a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)
+        b, g = normal(2, *shape), normal(3, *shape)
+        engines = ["associative"] if SMALL else ["pallas", "associative", "chunked"]
+        for engine in engines:
+
+            def forward(a, b, engine=engine):
+                return jax.vmap(lambda a, b: linear_scan(a, b, engine=engine))(a, b)
+
+            def both(a, b, g, forward=forward):
+                h, pull = jax.vjp(forward, a, b)
+                return h, pull(g)
+
+            try:
+                one, two = timed(forward, a, b), timed(both, a, b, g)
+            except Exception as error:
+                report(f"scan {shape} {engine} failed", {})
+                print(repr(error)[:1500], flush=True)
+                continue
+            floor, floor_both = 3 * a.nbytes / speed, 8 * a.nbytes / speed
+            report(
+                f"scan {shape} {engine}",
+                {"forward_ms": 1e3 * one, "share": floor / one, "both_ms": 1e3 * two, "share_both": floor_both / two},
+            )
+
+
+class Driven(AbstractCell):
+    """A ParaGRU or ParaLSTM whose input is what its gates are given: the product with the input's weights, made before."""
+
+    cell: AbstractCell
+
+    @property
+    def state_size(self) -> int:
+        return self.cell.state_size
+
+    def given(self, s):
+        def offset(cell):
+            return cell.h if isinstance(cell, ParaGRU) else cell.b
+
+        return eqx.tree_at(offset, self.cell, offset(self.cell) + s)
+
+    def __call__(self, z, s=None):
+        return self.given(s)(z)
+
+    def linearise(self, z, s=None):
+        return self.given(s).linearise(z)
+
+
+def passes(solver, static):
+    """Forward, and forward with gradient by parameters and inputs; `(parameters, z0, inputs)`."""
+
+    def forward(free, z0, s):
+        run = evolve(eqx.combine(free, static), z0, s, solver=solver, throw=False)
+        return run.zs, run.stats
+
+    def both(free, z0, s, g):
+        zs, pull, stats = jax.vjp(lambda free, s: forward(free, z0, s), free, s, has_aux=True)
+        return zs, pull(g), stats
+
+    return forward, both
+
+
+def para(report, speed: float) -> None:
+    steps, batch, size = (64, 2, 64) if SMALL else (16_384, 8, 1_024)
+    for name, make, read, wide in (("ParaGRU", ParaGRU, 3, 1), ("ParaLSTM", ParaLSTM, 3, 2)):
+        cell = Driven(make(size, key=jax.random.key(0)))
+        free, static = eqx.partition(cell, eqx.is_inexact_array)
+        z0, s = jnp.zeros((batch, wide * size)), normal(1, batch, steps, 3 * size)
+        g = normal(2, batch, steps, wide * size)
+        unit = 4 * steps * batch * size / speed
+        floor, floor_both = (read + wide) * unit, (2 * read + 3 * wide + read) * unit
+        forward, both = passes(Sequential(engine="auto"), static)
+        one, two = timed(forward, free, z0, s), timed(both, free, z0, s, g)
+        report(
+            f"{name} fused",
+            {"forward_ms": 1e3 * one, "share": floor / one, "both_ms": 1e3 * two, "share_both": floor_both / two},
+        )
+        if name == "ParaGRU":
+            forward, both = passes(Newton(), static)
+            one, two = timed(forward, free, z0, s, rounds=3), timed(both, free, z0, s, g, rounds=3)
+            report(f"{name} Newton", {"forward_ms": 1e3 * one, "both_ms": 1e3 * two})
+
+
+def forced(cell, n: int = 3):
+    return Forced(cell, IdentityReadout(n, cell.state_size, key=jax.random.key(9)))
+
+
+def step(report, speed: float) -> None:
+    cells = {
+        "AL-RNN M20 P2": lambda key: forced(ALRNN(20, 2, key=key)),
+        "shallow M3 H50": lambda key: forced(ClippedShallowPLRNN(3, 50, key=key)),
+    }
+    steps, batch = 200, 16
+    for name, make in cells.items():
+        for count in (1, 1024) if not SMALL else (1, 4):
+            models = eqx.filter_vmap(make)(jax.random.split(jax.random.key(0), count))
+            free, static = eqx.partition(models, eqx.is_inexact_array)
+            x = normal(1, count, batch, steps + 1, 3)
+            for engine in ("fused", "loop") if not SMALL else ("loop",):
+
+                def gradient(free, x, engine=engine, static=static):
+                    def one(free, x):
+                        model = eqx.combine(free, static_of)
+                        z0 = jax.vmap(model.readout.start)(x[:, 0])
+                        alpha = jnp.full((batch, steps), 0.3)
+                        solver = Sequential(engine=engine)
+                        zs = evolve(model, z0, Forcing(x[:, :-1], alpha), solver=solver, throw=False).zs
+                        return jnp.mean((jax.vmap(jax.vmap(model.readout.decode))(zs) - x[:, 1:]) ** 2)
+
+                    return jax.vmap(jax.value_and_grad(one))(free, x)
+
+                static_of = eqx.filter(make(jax.random.key(0)), eqx.is_inexact_array, inverse=True)
+                if engine == "loop" and count > 1:
+                    continue
+                try:
+                    found = timed(gradient, free, x)
+                except Exception as error:
+                    report(f"{name} x{count} {engine} failed", {})
+                    print(repr(error)[:1500], flush=True)
+                    continue
+                report(f"{name} x{count} {engine}", {"ms": 1e3 * found, "us_a_model": 1e6 * found / count})
+
+
+def lorenz_like(steps: int) -> jax.Array:
+    """Standardised Lorenz-63 at dt = .01 with 5 % noise."""
+
+    def step(z, _):
+        x, y, w = z
+        z = z + 0.01 * jnp.stack([10 * (y - x), x * (28 - w) - y, x * y - 8 / 3 * w])
+        return z, z
+
+    x = jax.jit(lambda z: jax.lax.scan(step, z, None, length=min(steps, 100_000) + 1)[1])(jnp.array([1.0, 1.0, 20.0]))
+    x = jnp.tile(x, (-(-steps // 100_000), 1))[: steps + 1]
+    x = (x - x.mean(0)) / x.std(0)
+    return x + 0.05 * jax.random.normal(jax.random.key(0), x.shape)
+
+
+def newton(report, speed: float) -> None:
+    model = forced(ClippedShallowPLRNN(3, 50, key=jax.random.key(1)))
+    free, static = eqx.partition(model, eqx.is_inexact_array)
+    for steps in (1000,) if SMALL else (10_000, 100_000, 1_000_000):
+        x = lorenz_like(steps)
+        s, g = Forcing(x[:-1], jnp.full(steps, 0.3)), normal(1, steps, 3)
+        for name, solver in {"pallas": Newton(), "associative": Newton(engine="associative")}.items():
+            forward, both = passes(solver, static)
+            one, two = timed(forward, free, x[0], s), timed(both, free, x[0], s, g)
+            stats = jax.jit(forward)(free, x[0], s)[1]
+            report(
+                f"shallow Newton T={steps} {name}",
+                {"forward_ms": 1e3 * one, "both_ms": 1e3 * two, "iterations": int(stats["iterations"])},
+            )
+    steps, batch = (100 if SMALL else 10_000), 16
+    for n in (2, 4, 8, 16, 32):
+        cell = GRU(n, input_size=n, key=jax.random.key(n))
+        free, static = eqx.partition(cell, eqx.is_inexact_array)
+        z0, s, g = jnp.zeros((batch, n)), normal(0, batch, steps, n), normal(1, batch, steps, n)
+        row = {}
+        solvers = {"Newton": Newton(), "fused": Sequential(engine="auto"), "loop": Sequential(engine="loop")}
+        for name, solver in solvers.items():
+            try:
+                row[f"{name}_ms"] = 1e3 * timed(passes(solver, static)[1], free, z0, s, g, rounds=2 if name == "loop" else 5)
+            except Exception as error:
+                print(name, repr(error)[:800], flush=True)
+        row["times_faster"] = row["loop_ms"] / min(row[k] for k in row if k != "loop_ms")
+        report(f"GRU n={n}", row)
+
+
+def equal(report, speed: float) -> None:
+    """Largest relative difference from the loop, of values and gradients, over a grid of odd shapes."""
+    worst = 0.0
+    kinds = {"diagonal": lambda t, d: (t, d), "scalar": lambda t, d: (t,), "blocks": lambda t, d: (t, 2, 2, d),
+             "dense": lambda t, d: (t, 3, 3)}  # fmt: skip
+    for kind, shape in kinds.items():
+        for t in (1, 7, 1000, 65537) if not SMALL else (1, 7):
+            for d in (1, 3, 130) if kind != "dense" else (1,):
+                for reverse, with_resets in ((False, False), (True, True)):
+                    m = {"blocks": 2 * d, "dense": 3}.get(kind, d)
+                    a = jax.random.uniform(jax.random.key(t + d), shape(t, d), minval=-0.45, maxval=0.45)
+                    b, g, h0 = normal(1, t, m), normal(2, t, m), normal(3, m)
+                    resets = jax.random.uniform(jax.random.key(5), (t,)) < 0.01 if with_resets else None
+
+                    def both(engine, a=a, b=b, g=g, h0=h0, resets=resets, reverse=reverse):
+                        def run(a, b, h0):
+                            return linear_scan(a, b, h0, resets=resets, reverse=reverse, engine=engine)
+
+                        h, pull = jax.vjp(run, a, b, h0)
+                        return h, pull(g)
+
+                    found = jax.tree.leaves(both("pallas" if not SMALL else "interpreted"))
+                    wanted = jax.tree.leaves(both("sequential"))
+                    errors = [float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-30)) for x, y in zip(found, wanted, strict=True)]
+                    worst = max(worst, *errors)
+                    if not max(errors) < 1e-5:
+                        report(f"equal {kind} T={t} D={d} reverse={reverse} FAILS", {"errors": max(errors)})
+    report("equal scans", {"worst": worst})
+    worst = 0.0
+    cells = {"alrnn": forced(ALRNN(20, 2, key=jax.random.key(0))), "gru": GRU(5, input_size=3, key=jax.random.key(0)),
+             "paragru": ParaGRU(130, input_size=3, key=jax.random.key(0)),
+             "paralstm": ParaLSTM(33, input_size=3, key=jax.random.key(0))}  # fmt: skip
+    for name, cell in cells.items():
+        for t in (1, 7, 1000):
+            free, static = eqx.partition(cell, eqx.is_inexact_array)
+            z0, x, g = normal(0, 3, cell.state_size), normal(1, 3, t, 3), normal(2, 3, t, cell.state_size)
+            s = Forcing(x, jnp.full((3, t), 0.3)) if name == "alrnn" else x
+            engine = "fused" if not SMALL else "interpreted"
+            found, wanted = (jax.tree.leaves(passes(Sequential(engine=e), static)[1](free, z0, s, g)[:2]) for e in (engine, "loop"))
+            errors = [float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-30)) for x, y in zip(found, wanted, strict=True)]
+            worst = max(worst, *errors)
+            if not max(errors) < 1e-4:
+                report(f"equal {name} T={t} FAILS", {"errors": max(errors)})
+    report("equal loops", {"worst": worst})
+
+
+def main() -> None:
+    given = [x for x in sys.argv[1:] if not x.startswith("--")]
+    out, names = Path(given[0]), given[1:] or ["scan", "para", "step", "newton", "equal"]
+    device = jax.devices()[0]
+    rows = {"device": device.device_kind, "jax": jax.__version__, "command": " ".join(sys.argv)}
+
+    def report(name, row):
+        rows[name] = row
+        print(name, {k: float(f"{v:.5g}") for k, v in row.items()}, flush=True)
+        out.write_text(json.dumps(rows, indent=1) + "\n")
+
+    speed = copied(report)
+    for name in names:
+        begun = time.perf_counter()
+        try:
+            {"scan": scan, "para": para, "step": step, "newton": newton, "equal": equal}[name](report, speed)
+        except Exception as error:  # one that fails must not cost the others
+            report(f"{name} failed", {})
+            import traceback
+
+            traceback.print_exc()
+        print(f"-- {name}: {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
