@@ -1,6 +1,6 @@
 """The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
 
-    python benchmarks/kernels_device.py OUT.json [copy] [scan] [para] [step] [newton] [equal] [fit]
+    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [equal] [tune] [--quick]
 
 Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
@@ -181,6 +181,42 @@ def step(report, speed: float) -> None:
                 report(f"{name} x{count} {engine}", {"ms": 1e3 * found, "us_a_model": 1e6 * found / count})
 
 
+def tune(report, speed: float) -> None:
+    """How the cut of a scan shows in its time: what `cut` was chosen by."""
+    from dsrecon.kernels.accelerated import scan as kernel
+
+    grids = {
+        (8, 4096, 1024): [(32, 1, 16), (32, 2, 32), (32, 4, 16), (32, 4, 32), (32, 8, 16), (64, 1, 32), (32, 16, 8)],
+        (8, 65536, 128): [(32, 4, 32), (32, 8, 16), (32, 8, 32), (32, 16, 16), (32, 16, 32), (16, 16, 32), (32, 32, 16)],
+        (1, 1048576, 64): [(32, 16, 16), (32, 32, 16), (16, 32, 32), (32, 8, 32), (32, 32, 8)],
+    }
+    for shape, cuts in grids.items():
+        a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)
+        b, g = normal(2, *shape), normal(3, *shape)
+        for given in cuts:
+            how = kernel.Cut(*given, 32)
+
+            def forward(a, b, how=how):
+                return jax.vmap(lambda a, b: kernel.scan(a, b, None, None, reverse=False, how=how))(a, b)
+
+            def back(a, h, g, how=how):
+                return jax.vmap(lambda a, h, g: kernel.adjoint(a, None, None, h, g, reverse=False, how=how))(a, h, g)
+
+            one, two = timed(forward, a, b, rounds=3, target=0.1), timed(back, a, b, g, rounds=3, target=0.1)
+            report(f"tune {shape} {given}", {"share": 3 * a.nbytes / speed / one, "share_back": 5 * a.nbytes / speed / two})
+    for c in (2, 3, 4):
+        a, b = 0.3 * normal(1, 1_000_000, c, c), normal(2, 1_000_000, c)
+        for given in [None, (1, 128, 4), (1, 128, 8), (1, 256, 4), (1, 256, 8), (1, 512, 4), (1, 512, 2), (1, 64, 8)]:
+            how = kernel.Cut(*given, 32) if given else None
+
+            def forward(a, b, how=how):
+                if how is None:
+                    return linear_scan(a, b, engine="associative")
+                return kernel.scan(a, b, None, None, reverse=False, how=how)
+
+            report(f"tune dense {c} {given}", {"ms": 1e3 * timed(forward, a, b, rounds=3, target=0.05)})
+
+
 def lorenz_like(steps: int) -> jax.Array:
     """Standardised Lorenz-63 at dt = .01 with 5 % noise."""
 
@@ -198,10 +234,11 @@ def lorenz_like(steps: int) -> jax.Array:
 def newton(report, speed: float) -> None:
     model = forced(ClippedShallowPLRNN(3, 50, key=jax.random.key(1)))
     free, static = eqx.partition(model, eqx.is_inexact_array)
-    for steps in (1000,) if SMALL else (10_000, 100_000, 1_000_000):
+    for steps in (1000,) if SMALL else (1_000_000,) if "--quick" in sys.argv else (10_000, 100_000, 1_000_000):
         x = lorenz_like(steps)
         s, g = Forcing(x[:-1], jnp.full(steps, 0.3)), normal(1, steps, 3)
-        for name, solver in {"pallas": Newton(), "associative": Newton(engine="associative")}.items():
+        solvers = {"auto": Newton()} | ({} if "--quick" in sys.argv else {"associative": Newton(engine="associative")})
+        for name, solver in solvers.items():
             forward, both = passes(solver, static)
             one, two = timed(forward, free, x[0], s), timed(both, free, x[0], s, g)
             stats = jax.jit(forward)(free, x[0], s)[1]
@@ -209,6 +246,9 @@ def newton(report, speed: float) -> None:
                 f"shallow Newton T={steps} {name}",
                 {"forward_ms": 1e3 * one, "both_ms": 1e3 * two, "iterations": int(stats["iterations"])},
             )
+
+
+def gru(report, speed: float) -> None:
     steps, batch = (100 if SMALL else 10_000), 16
     for n in (2, 4, 8, 16, 32):
         cell = GRU(n, input_size=n, key=jax.random.key(n))
@@ -216,12 +256,15 @@ def newton(report, speed: float) -> None:
         z0, s, g = jnp.zeros((batch, n)), normal(0, batch, steps, n), normal(1, batch, steps, n)
         row = {}
         solvers = {"Newton": Newton(), "fused": Sequential(engine="auto"), "loop": Sequential(engine="loop")}
+        if "--quick" in sys.argv:
+            del solvers["loop"]
         for name, solver in solvers.items():
             try:
                 row[f"{name}_ms"] = 1e3 * timed(passes(solver, static)[1], free, z0, s, g, rounds=2 if name == "loop" else 5)
             except Exception as error:
                 print(name, repr(error)[:800], flush=True)
-        row["times_faster"] = row["loop_ms"] / min(row[k] for k in row if k != "loop_ms")
+        if "loop_ms" in row:
+            row["times_faster"] = row["loop_ms"] / min(row[k] for k in row if k != "loop_ms")
         report(f"GRU n={n}", row)
 
 
@@ -273,7 +316,7 @@ def equal(report, speed: float) -> None:
 
 def main() -> None:
     given = [x for x in sys.argv[1:] if not x.startswith("--")]
-    out, names = Path(given[0]), given[1:] or ["scan", "para", "step", "newton", "equal"]
+    out, names = Path(given[0]), given[1:] or ["scan", "para", "step", "newton", "gru", "equal"]
     device = jax.devices()[0]
     rows = {"device": device.device_kind, "jax": jax.__version__, "command": " ".join(sys.argv)}
 
@@ -286,7 +329,7 @@ def main() -> None:
     for name in names:
         begun = time.perf_counter()
         try:
-            {"scan": scan, "para": para, "step": step, "newton": newton, "equal": equal}[name](report, speed)
+            {"scan": scan, "tune": tune, "para": para, "step": step, "newton": newton, "gru": gru, "equal": equal}[name](report, speed)
         except Exception as error:  # one that fails must not cost the others
             report(f"{name} failed", {})
             import traceback

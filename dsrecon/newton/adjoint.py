@@ -11,6 +11,7 @@ from jaxtyping import Array
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
+from dsrecon.kernels.mapped import mapped
 from dsrecon.kernels.recurrence import contract
 from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
@@ -79,7 +80,7 @@ def _pulled(cell: AbstractCell, before: Array, inputs: Inputs, g: Array, engine:
     `l` is the gradient by `b` of `h_t = J_t h_{t-1} + b_t` where that by `h` is `g`: the adjoint of `linear_scan` reads
     the Jacobians where they lie, neither transposed nor shifted.
     """
-    J = jax.vmap(lambda z, s: cell.linearise(z, s)[1])(before, inputs)
+    J = mapped(lambda cell, z, s: cell.linearise(z, s)[1], cell, before, inputs)
     _, pull = jax.vjp(lambda b: linear_scan(J, b, engine=engine), jnp.zeros_like(g))
     (ls,) = pull(g)
     return ls, apply(J[0], ls[0], transpose=True)

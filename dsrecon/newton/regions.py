@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from dsrecon._types import Inputs, Region, State, States
 from dsrecon.cell import AbstractCell, AbstractPWLCell, Restarted
+from dsrecon.kernels.mapped import mapped
 from dsrecon.readout import Forced
 
 
@@ -31,7 +31,7 @@ def region_of(cell: AbstractCell, z: State, s: Any) -> Region:
 def changed_regions(cell: AbstractCell, old: States, new: States, inputs: Inputs) -> Int[Array, ""]:
     """How many steps lie in another region from the states `new` `[t, m]` than from `old`."""
 
-    def differs(old, new, s):
+    def differs(cell, old, new, s):
         return jnp.any(region_of(cell, old, s) != region_of(cell, new, s))
 
-    return jnp.sum(jax.vmap(differs)(old, new, inputs))
+    return jnp.sum(mapped(differs, cell, old, new, inputs))

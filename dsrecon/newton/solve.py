@@ -11,6 +11,7 @@ from dsrecon._results import RESULTS, Trajectory
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import first_nonfinite
+from dsrecon.kernels.mapped import mapped
 from dsrecon.newton.adjoint import adjoint
 from dsrecon.newton.guess import first_guess
 from dsrecon.newton.regions import changed_regions, is_piecewise_linear
@@ -88,7 +89,7 @@ def iterate(
         for given in (solver.rtol, solver.atol)
     )
     pieces = solver.exact and is_piecewise_linear(cell)
-    linear = each(jax.vmap(lambda z, s: solver.linearise(cell, z, s)))
+    linear = each(lambda zs, s: mapped(solver.linearise, cell, zs, s))
     changes = each(lambda old, new, s: changed_regions(cell, old, new, s))
     real = jnp.finfo(z0.dtype).dtype
 

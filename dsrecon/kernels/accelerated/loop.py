@@ -235,11 +235,11 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
         return tuple(found)
 
     @functools.cache
-    def matrix(v, rows, columns) -> Array:
-        width = v.aval.shape[1]
-        i, j = lanes(rows[1] - rows[0])[:, None], lanes(columns[1] - columns[0])[None, :]
-        inside = (i < rows[1] - rows[0]) & (j < columns[1] - columns[0])
-        at = begin[v] + (rows[0] + i) * width + columns[0] + j
+    def matrix(v, axis, seen, found) -> Array:
+        i, j = lanes(seen[1] - seen[0])[:, None], lanes(found[1] - found[0])[None, :]
+        inside = (i < seen[1] - seen[0]) & (j < found[1] - found[0])
+        strides = (v.aval.shape[1], 1) if axis == 0 else (1, v.aval.shape[1])
+        at = begin[v] + (seen[0] + i) * strides[0] + (found[0] + j) * strides[1]
         return plgpu.load(constants_ref.at[(at,)], mask=inside, other=0).astype(v.aval.dtype)
 
     machine = Machine(wide, real, matrix)
@@ -298,4 +298,4 @@ def _prefetch(op, made: Plan, constant, matrix) -> None:
     into, out = made.bounds[v], made.bounds[op.found[0]]
     for a, b in zip(out[:-1], out[1:], strict=True):
         for c, d in zip(into[:-1], into[1:], strict=True):
-            matrix(m, *(((a, b), (c, d)) if axis == 1 else ((c, d), (a, b))))
+            matrix(m, axis, (c, d), (a, b))

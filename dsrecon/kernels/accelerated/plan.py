@@ -79,16 +79,10 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
     **Raises:** `Unfused` for a recurrence with operations that the kernel does not know, and, with `units`, for one in
     which units meet.
     """
-    closed = jax.make_jaxpr(step)(parameters, carry, inputs)
+    operations, given, out, values = inlined(step, parameters, carry, inputs)
     counts = [len(jax.tree.leaves(x)) for x in (parameters, carry, inputs)]
-    operations: list[Operation] = []
-    values: dict = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    names = {v: v for v in (*closed.jaxpr.invars, *closed.jaxpr.constvars)}
-    _inline(closed.jaxpr, operations, names, values)
-    given = list(closed.jaxpr.invars)
     of_parameters, of_carry = given[: counts[0]], given[counts[0] : counts[0] + counts[1]]
     of_inputs = given[counts[0] + counts[1] :]
-    out = [_named(v, names) for v in closed.jaxpr.outvars]
     carried, told = out[: counts[1]], out[counts[1] :]
 
     level = {v: 0 for v in [*values, *of_parameters]} | {v: 1 for v in of_inputs} | {v: 2 for v in of_carry}
@@ -138,7 +132,17 @@ def _leading_to(roots: list, made: dict, operations: list[Operation]) -> list[Op
 def _light(op: Operation) -> bool:
     """Whether an operation on inputs is better done where it is used."""
     flat = all(v.aval.ndim <= 1 for v in (*op.given, *op.found))
-    return flat and (op.name in ELEMENTWISE or op.name in CUTTING or op.name == "broadcast_in_dim")
+    return flat and (op.name in ELEMENTWISE or op.name in ("split", "slice", "broadcast_in_dim"))
+
+
+def inlined(function: Callable, *given: Any) -> tuple[list[Operation], list, list, dict]:
+    """The program of a function: its operations, nothing nested; what comes in and goes out; its constants."""
+    closed = jax.make_jaxpr(function)(*given)
+    operations: list[Operation] = []
+    values: dict = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    names = {v: v for v in (*closed.jaxpr.invars, *closed.jaxpr.constvars)}
+    _inline(closed.jaxpr, operations, names, values)
+    return operations, list(closed.jaxpr.invars), [_named(v, names) for v in closed.jaxpr.outvars], values
 
 
 def _inline(jaxpr, operations: list[Operation], names: dict, values: dict) -> None:
@@ -260,12 +264,13 @@ class Machine(NamedTuple):
     """How the operations inside are run: what differs between a whole small state and a tile of many units.
 
     - `wide(n)`: lanes that a segment of `n` numbers takes; `real(n)`: which of them are numbers of it.
-    - `matrix(v, rows, columns, transposed)`: a constant matrix between two cuts, `[lanes, lanes]`, zero outside.
+    - `matrix(v, axis, seen, found)`: a constant matrix between two cuts, that of its `axis`, which is summed over,
+      first, and zero outside. So sums run along the registers of a lane, not from lane to lane.
     """
 
     wide: Callable[[int], int]
     real: Callable[[int], Array]
-    matrix: Callable[[Any, tuple[int, int], tuple[int, int]], Array]
+    matrix: Callable[[Any, int, tuple[int, int], tuple[int, int]], Array]
 
 
 def inside(made: Plan, fetch: Callable[[Any], Segments], carry: list[Segments], machine: Machine) -> tuple[list, list]:
@@ -367,17 +372,13 @@ def _product(op: Operation, parts, lengths, bounds: dict, machine: Machine) -> S
         products = [jnp.sum(a * b) for a, b in zip(masked(x), masked(y), strict=True)]
         return [sum(products[1:], products[0])]
     matrix, v, axis = (x, y, left[0]) if x.aval.ndim == 2 else (y, x, right[0])
-    seen = [jnp.where(machine.real(n), s, jnp.zeros_like(s)) for n, s in zip(lengths(v), parts(v), strict=True)]
-    into, out = bounds[v], bounds[op.found[0]]
+    seen, into, out = masked(v), bounds[v], bounds[op.found[0]]
     found = []
     for i in range(len(out) - 1):
         total = None
         for j, s in enumerate(seen):
-            rows, columns = (out[i], out[i + 1]), (into[j], into[j + 1])
-            if axis == 1:
-                part = jnp.sum(machine.matrix(matrix, rows, columns) * s[None, :], axis=1)
-            else:
-                part = jnp.sum(machine.matrix(matrix, columns, rows) * s[:, None], axis=0)
+            block = machine.matrix(matrix, axis, (into[j], into[j + 1]), (out[i], out[i + 1]))
+            part = jnp.sum(block * s[:, None], axis=0)
             total = part if total is None else total + part
         found.append(total)
     return found

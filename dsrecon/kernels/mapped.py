@@ -1,0 +1,27 @@
+"""One function of every step of a sequence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+def mapped(function: Callable, model: Any, *along: Any) -> Any:
+    """`function(model, *along_t)` for every step: `jax.vmap` over the leading axes of `along`.
+
+    On a GPU a function of few numbers a step (the Jacobian of a small cell, say) is one kernel, in which what it makes on
+    the way never leaves the registers; any other, and every one on another platform, is what XLA makes of the map.
+
+    **Arguments:** `function`; `model`: a PyTree, the same for every step; `along`: PyTrees with leading axis `t`.
+    """
+    if jax.default_backend() == "gpu":
+        from dsrecon.kernels.accelerated.plan import Unfused
+        from dsrecon.kernels.accelerated.steps import map_steps
+
+        free, fixed = eqx.partition(model, eqx.is_array)
+        try:
+            return map_steps(lambda free, now: function(eqx.combine(free, fixed), *now), free, along)
+        except Unfused:
+            pass
+    return jax.vmap(lambda *now: function(model, *now))(*along)
