@@ -1,0 +1,117 @@
+"""What a stretch of a linear recurrence does as a whole: the product of its slopes, and its last state from 0."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Inexact
+
+from dsrecon.kernels.engines import ACCELERATOR_WRITTEN, Part, _join, _parts
+from dsrecon.kernels.structure import Form, form_of
+
+RADIX = 8
+"""Steps that are joined in one go: one kernel a level on an accelerator, an eighth of the numbers after it."""
+
+FIRST = RADIX**4
+"""Steps looked at first, at the end of the stretch; each look further is as long as `RADIX` times the one before."""
+
+
+def last_map(
+    a: Array,
+    b: Inexact[Array, "t m"],
+    resets: Bool[Array, "t"] | None = None,
+    *,
+    reverse: bool = False,
+    transpose: bool = False,
+    early: bool = True,
+) -> tuple[Array, Inexact[Array, "m"]]:
+    """`(A, B)`: the state after all steps is `A h + B` where `h` is the state before them.
+
+    **Arguments:** `a`, `b`, `reverse` as for `linear_scan`; `resets` `[t]`: where true, `b` alone is the state after
+    the step; `transpose`: the slopes are `a^T`; `early`: look from the end backwards, and stop where the product of
+    slopes is smaller than the smallest normal number in all its entries. `A` is then 0. JAX refuses reverse mode
+    through an early stop.
+
+    **Returns:** `A` in the structure of one step of `a` (transposed already), `B` `[m]`.
+    """
+    form = form_of(a, transpose=transpose, written=ACCELERATOR_WRITTEN)
+    steps = b.shape[0]
+
+    def look(begin: int, length: int) -> Part:
+        """`(A, B, R)` of the steps from `begin` on, counted from the end that states leave by."""
+        low = begin if reverse else steps - begin - length
+        return _joined(form, _parts(form, *(None if x is None else x[low : low + length] for x in (a, b, resets))), reverse)
+
+    length = min(FIRST, steps) if early else steps
+    A, B, R = look(0, length)
+    done = length
+    while done < steps:
+        length = min(RADIX * length, steps - done)
+        A, B, R = _unless_vanished(form, (A, B, R), functools.partial(look, done, length))
+        done += length
+    if early:
+        A = jnp.where(_vanished(A, R), jnp.zeros((), A.dtype), A)
+    return _one(A, a), form.states(B)[0]
+
+
+def _unless_vanished(form: Form, part: Part, earlier) -> Part:
+    """`part` joined behind what is earlier, if that still matters: a loop of at most one turn.
+
+    Under `vmap` a loop turns where any sequence wants it; a `cond` would always take both its sides.
+    """
+
+    def further(carry):
+        _, part = carry
+        return jnp.zeros((), bool), _join(form, earlier(), part)
+
+    def wanted(carry):
+        first, (A, _, R) = carry
+        return first & ~_vanished(A, R)
+
+    return jax.lax.while_loop(wanted, further, (jnp.ones((), bool), part))[1]
+
+
+def _vanished(A: Array, R: Array | None) -> Bool[Array, ""]:
+    gone = jnp.all(jnp.abs(A) < jnp.finfo(A.dtype).tiny)
+    return gone if R is None else gone | jnp.all(R)
+
+
+def _joined(form: Form, part: Part, reverse: bool) -> Part:
+    """All steps of a stretch as one, `RADIX` at a time."""
+    A, B, R = part
+    if R is not None:
+        A = jnp.where(R, jnp.zeros((), A.dtype), A)
+    axis, part = form.axis, (A, B, R)
+    while (length := part[1].shape[axis]) > 1:
+        size = min(RADIX, length)
+        groups = -(-length // size)
+        spare = groups * size - length
+        if spare:
+            A, B, R = part
+            unit = form.unit(jax.lax.slice_in_dim(A, 0, 1, axis=axis))
+            A = jnp.concatenate([A, jnp.repeat(unit, spare, axis)], axis)
+            B, R = _zeros_after(B, axis, spare), None if R is None else _zeros_after(R, axis, spare)
+            part = (A, B, R)
+
+        def step(i, part=part, groups=groups, size=size):
+            def take(x):
+                x = x.reshape(*x.shape[:axis], groups, size, *x.shape[axis + 1 :])
+                return jax.lax.index_in_dim(x, i, axis + 1, keepdims=False)
+
+            return jax.tree.map(take, part)
+
+        order = range(size - 1, -1, -1) if reverse else range(size)
+        part = functools.reduce(functools.partial(_join, form), map(step, order))
+    return part
+
+
+def _zeros_after(x: Array, axis: int, count: int) -> Array:
+    return jnp.pad(x, [(0, count if i == axis else 0) for i in range(x.ndim)])
+
+
+def _one(A: Array, like: Array) -> Array:
+    """`A` of one step in the layout of a form, in the structure of a step of `like`."""
+    shape = like.shape[1:]
+    if A.ndim == 3:
+        return A[0]
+    return A[:, :, 0].reshape(shape)
