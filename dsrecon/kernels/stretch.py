@@ -10,10 +10,17 @@ from dsrecon.kernels.engines import ACCELERATOR_WRITTEN, Part, _join, _parts
 from dsrecon.kernels.structure import Form, form_of
 
 RADIX = 8
-"""Steps that are joined in one go: one kernel a level on an accelerator, an eighth of the numbers after it."""
+"""Steps of diagonals that are joined in one go: one kernel a level on an accelerator, an eighth of the numbers after
+it. Matrices are joined by twos: a kernel of more would compute most of its products several times over."""
 
-FIRST = RADIX**4
-"""Steps looked at first, at the end of the stretch; each look further is as long as `RADIX` times the one before."""
+FIRST = 4096
+"""Steps looked at first, at the end of the stretch."""
+
+WRITTEN_AXES = 4
+"""Axes of `A` and `B` where a form is written out by components, their number first."""
+
+FURTHER = 8
+"""Each look further is as long as so many times the one before."""
 
 
 def last_map(
@@ -46,7 +53,7 @@ def last_map(
     A, B, R = look(0, length)
     done = length
     while done < steps:
-        length = min(RADIX * length, steps - done)
+        length = min(FURTHER * length, steps - done)
         A, B, R = _unless_vanished(form, (A, B, R), functools.partial(look, done, length))
         done += length
     if early:
@@ -77,13 +84,14 @@ def _vanished(A: Array, R: Array | None) -> Bool[Array, ""]:
 
 
 def _joined(form: Form, part: Part, reverse: bool) -> Part:
-    """All steps of a stretch as one, `RADIX` at a time."""
+    """All steps of a stretch as one, a few at a time."""
     A, B, R = part
+    radix = RADIX if A.ndim == WRITTEN_AXES and len(A) == 1 else 2
     if R is not None:
         A = jnp.where(R, jnp.zeros((), A.dtype), A)
     axis, part = form.axis, (A, B, R)
     while (length := part[1].shape[axis]) > 1:
-        size = min(RADIX, length)
+        size = min(radix, length)
         groups = -(-length // size)
         spare = groups * size - length
         if spare:
@@ -112,6 +120,4 @@ def _zeros_after(x: Array, axis: int, count: int) -> Array:
 def _one(A: Array, like: Array) -> Array:
     """`A` of one step in the layout of a form, in the structure of a step of `like`."""
     shape = like.shape[1:]
-    if A.ndim == 3:
-        return A[0]
-    return A[:, :, 0].reshape(shape)
+    return A[:, :, 0].reshape(shape) if A.ndim == WRITTEN_AXES else A[0]

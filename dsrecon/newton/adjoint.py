@@ -12,6 +12,7 @@ from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
 from dsrecon.kernels.recurrence import contract
+from dsrecon.kernels.shift import preceding
 from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
 
@@ -37,7 +38,7 @@ def adjoint(
     **Returns:** gradients in the shapes of `cell`, `z0` and `inputs`, `None` for what is not a number.
     """
     batched = z0.ndim == 2
-    before = jnp.concatenate([jnp.expand_dims(z0, -2), zs[..., :-1, :]], axis=-2)
+    before = preceding(z0, zs)
     steps = zs.shape[-2]
     window = steps if window is None else min(window, steps)
     count, rows = steps // window, (before, inputs, zs_bar)

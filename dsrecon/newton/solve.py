@@ -11,6 +11,7 @@ from dsrecon._results import RESULTS, Trajectory
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import first_nonfinite
+from dsrecon.kernels.shift import preceding
 from dsrecon.newton.adjoint import adjoint
 from dsrecon.newton.guess import first_guess
 from dsrecon.newton.regions import changed_regions, is_piecewise_linear
@@ -93,7 +94,7 @@ def iterate(
     real = jnp.finfo(z0.dtype).dtype
 
     def before(zs: Array) -> Array:
-        return jnp.concatenate([jnp.expand_dims(z0, -2), zs[..., :-1, :]], axis=-2)
+        return preceding(z0, zs)
 
     def linearised(zs: Array) -> tuple[tuple[Array, Array], dict[str, Array]]:
         """Slopes along the states, the defect `f(z_{t-1}) - z_t`, and what it says."""
