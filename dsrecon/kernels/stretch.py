@@ -1,6 +1,7 @@
 """What a stretch of a linear recurrence does as a whole: the product of its slopes, and its last state from 0."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -49,33 +50,34 @@ def last_map(
         low = begin if reverse else steps - begin - length
         return _joined(form, _parts(form, *(None if x is None else x[low : low + length] for x in (a, b, resets))), reverse)
 
-    length = min(FIRST, steps) if early else steps
-    A, B, R = look(0, length)
-    done = length
-    while done < steps:
+    def onward(part: Part, done: int, length: int) -> Part:
+        """All that is earlier than the last `done` steps as well, unless it does not matter."""
+        if done == steps:
+            return part
         length = min(FURTHER * length, steps - done)
-        A, B, R = _unless_vanished(form, (A, B, R), functools.partial(look, done, length))
-        done += length
+        return _unless_vanished(part, lambda part: onward(_join(form, look(done, length), part), done + length, length))
+
+    first = min(FIRST, steps) if early else steps
+    A, B, R = onward(look(0, first), first, first)
     if early:
         A = jnp.where(_vanished(A, R), jnp.zeros((), A.dtype), A)
     return _one(A, a), form.states(B)[0]
 
 
-def _unless_vanished(form: Form, part: Part, earlier) -> Part:
-    """`part` joined behind what is earlier, if that still matters: a loop of at most one turn.
+def _unless_vanished(part: Part, longer: Callable[[Part], Part]) -> Part:
+    """`longer(part)` where `part` is not all that matters: a loop of at most one turn.
 
     Under `vmap` a loop turns where any sequence wants it; a `cond` would always take both its sides.
     """
-
-    def further(carry):
-        _, part = carry
-        return jnp.zeros((), bool), _join(form, earlier(), part)
 
     def wanted(carry):
         first, (A, _, R) = carry
         return first & ~_vanished(A, R)
 
-    return jax.lax.while_loop(wanted, further, (jnp.ones((), bool), part))[1]
+    def turn(carry):
+        return jnp.zeros((), bool), longer(carry[1])
+
+    return jax.lax.while_loop(wanted, turn, (jnp.ones((), bool), part))[1]
 
 
 def _vanished(A: Array, R: Array | None) -> Bool[Array, ""]:
