@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from dsrecon.kernels.engine import AbstractEngine
-from dsrecon.kernels.engines import ENGINES, folded, run
+from dsrecon.kernels.engines import ENGINES, run
 from dsrecon.kernels.stretch import last_map
 from dsrecon.kernels.structure import BLOCKS, DENSE, apply
 
@@ -66,11 +66,13 @@ class Sharded(AbstractEngine):
         kind = self.mesh.axis_types[self.mesh.axis_names.index(self.axis)]
         if kind != AxisType.Auto:
             raise ValueError(
-                f"axis must be of type Auto (jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,))): {self.axis!r} "
-                f"is {kind}."
+                "axis must be of type Auto, as jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto,)) makes it: "
+                f"{self.axis!r} is {kind}."
             )
         if not (callable(self.engine) or self.engine in ENGINES):
-            raise ValueError(f"engine must be one of {ENGINES} or a function (a, b, reverse) -> h: got {self.engine!r}.")
+            raise ValueError(
+                f"engine must be one of {ENGINES} or a function (a, b, reverse) -> h: got {self.engine!r}."
+            )
 
     @property
     def devices(self) -> int:
@@ -177,7 +179,7 @@ def _handed_on(
     place: Array,
     reverse: bool,
 ) -> Array:
-    """`h`, unless a stretch ends otherwise than the next one began, in infinity or NaN: then one device after the other.
+    """`h`, unless a stretch ends in infinity or NaN and the next one began otherwise: then one device after the other.
 
     Both loops turn only where that is so, in any sequence of a batch under `vmap`.
     """

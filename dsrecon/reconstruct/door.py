@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from dsrecon._types import Key
@@ -45,6 +46,7 @@ def reconstruct(
     evaluations: int = EVALUATIONS,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Fit a dynamical system to a series: several runs at once, the one with the best attractor is returned.
@@ -85,7 +87,7 @@ def reconstruct(
     - `validation`: share of the series, at its end, that is kept for choosing; of five trials or more, whole trials.
       `evaluations`: how often all runs are scored by it on the way.
     - `checkpoint`: file that the fit writes itself down in, and goes on from when it is there.
-    - `threads`, `progress`: as in `dsrecon.training.fit`.
+    - `threads`, `devices`, `progress`: as in `dsrecon.training.fit`.
 
     **Returns:** a `Reconstruction`: `.simulate`, `.forecast`, `.save`, `.runs` (table of all runs), `.settings`,
     `.course`. After Ctrl-C it is that of the best states so far, and `settings["interrupted"]` says after how many
@@ -126,6 +128,7 @@ def reconstruct(
         evaluations=evaluations,
         checkpoint=checkpoint,
         threads=threads,
+        devices=devices,
         progress=progress,
     )
     return fit.reconstruction(fit.best)

@@ -122,6 +122,7 @@ def fitted(
     checkpoint: str | os.PathLike | None,
     threads: int | None,
     progress: bool | None,
+    devices: Sequence[jax.Device] | None = None,
     solver: AbstractSolver = Sequential(),
     members: Callable[[PyTree], PyTree] = lambda model: model,
     chooser: Callable[[Parts, Data], Evaluate] = lambda parts, data: data.evaluate,
@@ -167,6 +168,7 @@ def fitted(
         checkpoint=checkpoint,
         identity=plan.identity(data=parts.checksum()),
         threads=threads,
+        devices=devices,
         progress=progress,
     )
     if history.interrupted:

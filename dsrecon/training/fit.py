@@ -118,9 +118,9 @@ def fit(
 
     **Returns:** `(model, History)`: the model in the form it came in.
 
-    **Raises:** `ValueError` for `steps`, `every` or `patience` below 1, devices of another process, patience without `evaluate`, leaves without the
-    ensemble's axis, other scores, a checkpoint that is damaged or of another fit; `OSError` that names the checkpoint
-    where it cannot be written.
+    **Raises:** `ValueError` for `steps`, `every` or `patience` below 1, patience without `evaluate`, devices of another
+    process or beside `threads`, leaves without the ensemble's axis, other scores, a checkpoint that is damaged or of
+    another fit; `OSError` that names the checkpoint where it cannot be written.
     """
     keys, single = _as_keys(key)
     if steps < 1 or (every is not None and every < 1):
