@@ -1,4 +1,7 @@
-"""What `test_devices.py` runs on four made-up devices, each part in a process of its own: equality with one device."""
+"""What `test_devices.py` runs in processes of its own, on four made-up devices or on two hosts: equality with one device.
+
+python tests/devices_worker.py PART...      python tests/devices_worker.py host NUMBER PORT
+"""
 
 import itertools
 import sys
@@ -20,9 +23,11 @@ from dsrecon.newton import Newton
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 from dsrecon.training import fit
 
-MESH = jax.make_mesh((4,), ("time",), axis_types=(AxisType.Auto,))
-SHARDED = Sharded(MESH, "time")
 SLOPES = {"scalar": (), "diagonal": (4,), "dense": (4, 4), "blocks": (2, 2, 2)}
+
+
+def sharded() -> Sharded:
+    return Sharded(jax.make_mesh((len(jax.devices()),), ("time",), axis_types=(AxisType.Auto,)), "time")
 
 
 def given(structure: str, steps: int, dtype: str):
@@ -40,7 +45,7 @@ def both(function, *given):
         return jnp.sum(seen * jnp.sin(jnp.arange(seen.size, dtype=seen.dtype)).reshape(seen.shape)), h
 
     argnums = tuple(range(len(given)))
-    for engine in ("sequential", SHARDED):
+    for engine in ("sequential", sharded()):
         graded = jax.value_and_grad(lambda *given, engine=engine: weighted(engine, *given), argnums, has_aux=True)
         yield jax.jit(graded)(*given)
 
@@ -51,8 +56,13 @@ def close(one, several, tolerance: float) -> None:
         np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance * size)
 
 
-def scans(structure: str) -> None:
+def scans() -> None:
     """Lengths that four divides and does not; resets with NaN in the trial before; all types."""
+    for structure in SLOPES:
+        scans_of(structure)
+
+
+def scans_of(structure: str) -> None:
     cases = [
         (1, "float64", False, False),
         (7, "complex128", True, False),
@@ -76,15 +86,15 @@ def forgetting() -> None:
     b = jax.random.normal(jax.random.key(0), (steps, 2))
     for slope, reverse in itertools.product((0.5, 0.97, 1.0), (False, True)):
         a = jnp.full((steps, 2), slope)
-        one, several = (linear_scan(a, b, reverse=reverse, engine=e) for e in ("sequential", SHARDED))
+        one, several = (linear_scan(a, b, reverse=reverse, engine=e) for e in ("sequential", sharded()))
         close(one, several, 1e-10)
     a = jnp.full((steps, 2), 0.5)
     for bad in (jnp.nan, jnp.inf):
-        one, several = (linear_scan(a, b.at[50, 0].set(bad), engine=e) for e in ("sequential", SHARDED))
+        one, several = (linear_scan(a, b.at[50, 0].set(bad), engine=e) for e in ("sequential", sharded()))
         assert not np.isfinite(several[-1, 0])
         np.testing.assert_allclose(several, one, rtol=1e-12)
     batch = jnp.stack([b, b.at[50, 0].set(jnp.inf)])
-    one, several = (jax.vmap(lambda b, e=e: linear_scan(a, b, engine=e))(batch) for e in ("sequential", SHARDED))
+    one, several = (jax.vmap(lambda b, e=e: linear_scan(a, b, engine=e))(batch) for e in ("sequential", sharded()))
     np.testing.assert_allclose(several, one, rtol=1e-12)
 
 
@@ -104,11 +114,11 @@ def newton() -> None:
         return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
 
     one = graded("auto")(free, x[0], s)
-    spread = jax.device_put(s, SHARDED.placement)
-    program = graded(SHARDED).lower(free, x[0], spread).compile()
+    spread = jax.device_put(s, sharded().placement)
+    program = graded(sharded()).lower(free, x[0], spread).compile()
     several = program(free, x[0], spread)
     close(one, several, 1e-12)
-    assert several[0][1][0].sharding.spec == SHARDED.placement.spec
+    assert several[0][1][0].sharding.spec == sharded().placement.spec
     sizes = [
         np.prod([int(n) for n in line.split("[")[1].split("]")[0].split(",") if n] or [1])
         for line in program.as_text().splitlines()
@@ -183,14 +193,40 @@ def ensembles() -> None:
 
 def refused() -> None:
     with pytest.raises(ValueError, match="axis must be one of the mesh"):
-        Sharded(MESH, "runs")
+        Sharded(sharded().mesh, "runs")
     with pytest.raises(ValueError, match="type Auto"):
         Sharded(jax.make_mesh((4,), ("time",), axis_types=(AxisType.Explicit,)), "time")
     with pytest.raises(ValueError, match="engine must be one of"):
-        Sharded(MESH, "time", "fast")
+        Sharded(sharded().mesh, "time", "fast")
+
+
+def host(number: str, port: str) -> None:
+    """One of two processes with a device each: a scan over both, its gradient, and their agreement with the loop."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
+    assert len(jax.devices()) == 2
+    assert len(jax.local_devices()) == 1
+    engine = sharded()
+    a, b, _ = (np.asarray(x) for x in given("dense", 40, "float64"))
+
+    def graded(engine, a, b):
+        return jax.value_and_grad(lambda b: jnp.sum(jnp.sin(linear_scan(a, b, engine=engine))))(b)
+
+    spread = [jax.make_array_from_callback(x.shape, engine.placement, lambda i, x=x: x[i]) for x in (a, b)]
+    several = jax.jit(lambda a, b: graded(engine, a, b))(*spread)
+    one = graded("sequential", a, b)
+    close(one[0], several[0].addressable_data(0), 1e-12)
+    for shard in several[1].addressable_shards:
+        close(np.asarray(one[1])[shard.index], shard.data, 1e-12)
+    with pytest.raises(ValueError, match=r"of this process, jax\.local_devices\(\)"):
+        fit(Map(jnp.ones(3)), lambda *_: None, Rows(jnp.ones((4, 3))), optax.sgd(1.0), steps=1, key=jax.random.key(0),
+            devices=jax.devices())  # fmt: skip
 
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    name, *rest = sys.argv[1:]
-    {"scans": scans, "forgetting": forgetting, "newton": newton, "ensembles": ensembles, "refused": refused}[name](*rest)
+    if sys.argv[1] == "host":
+        host(*sys.argv[2:])
+    for part in (scans, forgetting, newton, ensembles, refused):
+        if part.__name__ in sys.argv[1:]:
+            part()

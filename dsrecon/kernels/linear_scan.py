@@ -128,7 +128,7 @@ def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
         later = jnp.where(ends[:, None], jnp.zeros((), later.dtype), later)
         before = jnp.where(resets[:, None], start[None], before)
         if h0 is not None:
-            starts = resets.at[-1 if reverse else 0].set(True)
+            starts = resets | (jnp.arange(len(resets)) == (len(resets) - 1 if reverse else 0))
             h0_bar = jnp.sum(jnp.where(starts[:, None], u, jnp.zeros((), u.dtype)), 0)
     l = h_bar + later
     return outer(l, before, a), l, h0_bar, None

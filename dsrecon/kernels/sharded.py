@@ -41,7 +41,7 @@ class Sharded(AbstractEngine):
     say so, the states are handed from device to device, which takes as long as on one device.
 
     A length that the devices do not divide is filled up at its end with steps that change nothing (`a = 1`, `b = 0`).
-    That copies the arguments; better give a length that is divided.
+    Arguments and states are then whole on every device: it is right, but saves no memory.
 
     **Arguments:**
 
@@ -102,6 +102,7 @@ class Sharded(AbstractEngine):
         """As `engines.run`, which hands everything on to here."""
         steps, spare = b.shape[0], -b.shape[0] % self.devices
         if spare:
+            a, b, resets = jax.tree.map(self._everywhere, (a, b, resets))
             a, b = _filled(a, spare), jnp.pad(b, ((0, spare), (0, 0)))
             resets = None if resets is None else jnp.pad(resets, (0, spare))
         time, everywhere = PartitionSpec(self.axis), PartitionSpec()
@@ -111,7 +112,11 @@ class Sharded(AbstractEngine):
         start = jnp.zeros_like(b, shape=b.shape[1:]) if h0 is None else h0
         placed = (time, time, everywhere, None if resets is None else time)
         h = jax.shard_map(over, mesh=self.mesh, in_specs=placed, out_specs=time, check_vma=False)(a, b, start, resets)
-        return h[:steps] if spare else h
+        return self._everywhere(h[:steps]) if spare else h
+
+    def _everywhere(self, x: Array) -> Array:
+        """The whole on every device: XLA's own uneven stretches give wrong numbers where a step of them is set."""
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec()))
 
 
 def _filled(a: Array, spare: int) -> Array:
