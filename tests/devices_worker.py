@@ -1,4 +1,4 @@
-"""What `test_devices.py` runs in processes of its own, on four made-up devices or on two hosts: equality with one device.
+"""What `test_devices.py` runs in processes of its own, on four made-up devices or on two hosts: all as on one device.
 
 python tests/devices_worker.py PART...      python tests/devices_worker.py host NUMBER PORT
 """
