@@ -63,13 +63,13 @@ def scans() -> None:
 
 
 def scans_of(structure: str) -> None:
-    cases = [
-        (1, "float64", False, False),
-        (7, "complex128", True, False),
-        (40, "float32", True, True),
-        (41, "float64", False, True),
-    ]
-    for steps, dtype, reverse, trials in cases:
+    cases = {
+        "scalar": [(1, "float64", False, False), (41, "float64", False, True)],
+        "diagonal": [(7, "complex128", True, False), (40, "float32", True, True)],
+        "dense": [(40, "float64", False, True), (7, "complex128", True, False)],
+        "blocks": [(41, "float64", True, True)],
+    }
+    for steps, dtype, reverse, trials in cases[structure]:
         a, b, h0 = given(structure, steps, dtype)
         resets = jnp.arange(steps) % 9 == 4 if trials else None
         b = b.at[15].set(jnp.nan) if trials else b

@@ -18,7 +18,8 @@ def groups_of(start: PyTree, runs: int, threads: int | None, devices: Sequence[j
         return [_part(start, part) for part in _by_threads(runs, threads)]
     if threads is not None:
         raise ValueError(f"threads and devices share out the runs, one or the other: got {threads} and {devices}.")
-    if not devices or not all(isinstance(d, jax.Device) for d in devices):
+    told = isinstance(devices, Sequence) and bool(devices) and all(isinstance(d, jax.Device) for d in devices)
+    if not told:
         raise ValueError(f"devices must be a sequence of devices, as jax.local_devices() gives: got {devices!r}.")
     if len(set(devices)) < len(devices):
         raise ValueError(f"devices must be told once each: got {devices}.")
