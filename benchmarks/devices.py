@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -177,7 +178,7 @@ def main() -> None:
     if len(devices) < 2:
         parser.error(f"two devices are needed: there are {len(devices)}")
     mesh = jax.sharding.Mesh(np.array(devices), ("time",), axis_types=(AxisType.Auto,))
-    rows = {
+    rows: dict[str, Any] = {
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "jax": jax.__version__,
         "command": " ".join(["python benchmarks/devices.py", *sys.argv[2:]]),

@@ -121,7 +121,7 @@ def newton() -> None:
     assert several[0][1][0].sharding.spec == sharded().placement.spec
     sizes = [
         np.prod([int(n) for n in line.split("[")[1].split("]")[0].split(",") if n] or [1])
-        for line in program.as_text().splitlines()
+        for line in str(program.as_text()).splitlines()
         if "all-gather(" in line
     ]
     assert sizes, "no all-gather is in the program"
@@ -158,11 +158,9 @@ def ensembles() -> None:
         return fit(model, loss, rows, adam, steps=steps, key=keys, every=10, evaluate=evaluate, progress=False, **how)
 
     one = run(threads=1)
-    for count in (2, 4):
-        where.clear()
-        several = run(devices=jax.devices()[:count])
-        assert set(where) == set(jax.devices()[:count])
-        close((one[0], one[1].loss, one[1].scores), (several[0], several[1].loss, several[1].scores), 1e-12)
+    several = run(devices=jax.devices())
+    assert set(where[-4:]) == set(jax.devices())
+    close((one[0], one[1].loss, one[1].scores), (several[0], several[1].loss, several[1].scores), 1e-12)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "fit")
 
@@ -219,7 +217,7 @@ def host(number: str, port: str) -> None:
     for shard in several[1].addressable_shards:
         close(np.asarray(one[1])[shard.index], shard.data, 1e-12)
     with pytest.raises(ValueError, match=r"of this process, jax\.local_devices\(\)"):
-        fit(Map(jnp.ones(3)), lambda *_: None, Rows(jnp.ones((4, 3))), optax.sgd(1.0), steps=1, key=jax.random.key(0),
+        fit(Map(jnp.ones(3)), lambda model, state, batch, key: (jnp.zeros(()), (state, {})), Rows(jnp.ones((4, 3))), optax.sgd(1.0), steps=1, key=jax.random.key(0),
             devices=jax.devices())  # fmt: skip
 
 

@@ -48,8 +48,8 @@ def last_map(
     def look(begin: int, length: int) -> Part:
         """`(A, B, R)` of the steps from `begin` on, counted from the end that states leave by."""
         low = begin if reverse else steps - begin - length
-        slopes, terms, new = (None if x is None else x[low : low + length] for x in (a, b, resets))
-        return _joined(form, _parts(form, slopes, terms, new), reverse)
+        part = slice(low, low + length)
+        return _joined(form, _parts(form, a[part], b[part], None if resets is None else resets[part]), reverse)
 
     def onward(part: Part, done: int, length: int) -> Part:
         """All that is earlier than the last `done` steps as well, unless it does not matter."""

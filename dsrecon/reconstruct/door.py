@@ -4,10 +4,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import optax
 
-from dsrecon._types import Key
+from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.readout import AbstractReadout
@@ -46,7 +45,7 @@ def reconstruct(
     evaluations: int = EVALUATIONS,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Fit a dynamical system to a series: several runs at once, the one with the best attractor is returned.

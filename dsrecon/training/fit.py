@@ -16,7 +16,7 @@ import optax
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from dsrecon._types import Key, Keys
+from dsrecon._types import Devices, Key, Keys
 from dsrecon.training.checkpoint import Checkpoint, fingerprint
 from dsrecon.training.losses import Loss
 from dsrecon.training.progress import Progress, joined, parted
@@ -73,7 +73,7 @@ def fit(
     every: int | None = None,
     patience: int | None = None,
     threads: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
     identity: str = "",

@@ -7,8 +7,10 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from dsrecon._types import Devices
 
-def groups_of(start: PyTree, runs: int, threads: int | None, devices: Sequence[jax.Device] | None) -> list[Any]:
+
+def groups_of(start: PyTree, runs: int, threads: int | None, devices: Devices | None) -> list[Any]:
     """The runs of `start` (leaves `[r, ...]`) in groups, one a thread or one a device, there already.
 
     **Raises:** `ValueError` for `threads` below 1 or beside `devices`, and devices that are none, told twice, or of
