@@ -216,9 +216,13 @@ def host(number: str, port: str) -> None:
     close(one[0], several[0].addressable_data(0), 1e-12)
     for shard in several[1].addressable_shards:
         close(np.asarray(one[1])[shard.index], shard.data, 1e-12)
+    key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"of this process, jax\.local_devices\(\)"):
-        fit(Map(jnp.ones(3)), lambda model, state, batch, key: (jnp.zeros(()), (state, {})), Rows(jnp.ones((4, 3))), optax.sgd(1.0), steps=1, key=jax.random.key(0),
-            devices=jax.devices())  # fmt: skip
+        fit(Map(jnp.ones(3)), nothing, Rows(jnp.ones((4, 3))), optax.sgd(1.0), steps=1, key=key, devices=jax.devices())
+
+
+def nothing(model, state, batch, key):
+    return jnp.zeros(()), (state, {})
 
 
 if __name__ == "__main__":
