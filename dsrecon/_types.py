@@ -1,6 +1,6 @@
 """Shape aliases, named once: `t` time, `m` state, `n` channel, `p` piecewise-linear unit, `k` input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray, PyTree, Shaped
@@ -44,3 +44,6 @@ Inputs = PyTree[Any, "S"] | None
 
 Step = Callable[[Any, Any], Any]
 """A map `(z, s) -> z'`: what every cell is."""
+
+Devices = Sequence[Any]
+"""Devices of JAX, as `jax.local_devices()` gives them."""

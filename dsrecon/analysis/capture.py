@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_discrete_lyapunov
+import scipy
 
 from dsrecon.analysis.found import Cycle
 from dsrecon.analysis.germ import check_cycle
@@ -66,7 +66,7 @@ def _root(A: np.ndarray, N: np.ndarray, margin: np.ndarray) -> np.ndarray:
     around = [np.eye(m)]
     for matrix in A:
         around.append(matrix @ around[-1])
-    P = solve_discrete_lyapunov(around[-1].T, np.eye(m))
+    P = scipy.linalg.solve_discrete_lyapunov(around[-1].T, np.eye(m))
     lower = np.linalg.cholesky(P)
     rows = np.concatenate([side @ B for side, B in zip(N, around, strict=False)])
     reach = np.linalg.norm(np.linalg.solve(lower, rows.T), axis=0)  # of the unit ellipsoid, across each border

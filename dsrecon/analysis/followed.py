@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from dsrecon._types import Inputs
 from dsrecon.analysis.found import Cycle
@@ -199,7 +199,7 @@ class Followed:
             if ends[0][0] * ends[1][0] >= 0:
                 continue
             scale = max(ends[0][1], ends[1][1])
-            root: Any = brentq(
+            root: Any = scipy.optimize.brentq(
                 lambda x, i=i, scale=scale: self._value(i, x, scale), left, right,
                 xtol=1e-14 * (b - a), rtol=4 * np.finfo(float).eps,
             )  # fmt: skip

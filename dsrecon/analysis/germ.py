@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy.linalg import schur, solve_discrete_lyapunov
+import scipy
 
 from dsrecon.analysis.found import Cycle
 from dsrecon.pwl import Box, Pieces, checked_box
@@ -83,10 +83,10 @@ def germ(found: Pieces, cycle: Cycle, box: Box, direction: str) -> np.ndarray:
         M = matrix @ M
         around.append(M)
     size = dimension_of(cycle, direction)
-    T, Z = schur(M, sort="ouc" if direction == "unstable" else "iuc")[:2]
+    T, Z = scipy.linalg.schur(M, sort="ouc" if direction == "unstable" else "iuc")[:2]
     T, Z = T[:size, :size], Z[:, :size]
     inward = np.linalg.inv(T) if direction == "unstable" else T
-    P = solve_discrete_lyapunov(inward.T, np.eye(size))
+    P = scipy.linalg.solve_discrete_lyapunov(inward.T, np.eye(size))
     root = np.linalg.cholesky(P)
     N, n = found.rows(cycle.word)
     sides, offsets = box.rows()

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from dsrecon._types import Inputs
 from dsrecon.analysis.orbit import Orbit, Switching

@@ -4,9 +4,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import butter, sosfiltfilt
 
 from dsrecon.datasets.catalogue import CATALOGUE, Entry, checked
 from dsrecon.series import Clock, labelled
@@ -67,8 +66,8 @@ def resting_ecg(rate: int = 72, seconds: tuple[float, float] = (214.0, 300.0)) -
     first, last = (round(float(s) * RATE) for s in seconds)
     if not 0 <= first < last <= raw.sizes["time"]:
         raise ValueError(f"seconds must be (first, last) within 0 to {raw.sizes['time'] / RATE:g}: got {seconds}.")
-    sections = butter(2, 0.5, "high", fs=RATE, output="sos")
-    flat = gaussian_filter1d(sosfiltfilt(sections, raw.values, axis=0), 0.01 * RATE, axis=0)
+    sections = scipy.signal.butter(2, 0.5, "high", fs=RATE, output="sos")
+    flat = scipy.ndimage.gaussian_filter1d(scipy.signal.sosfiltfilt(sections, raw.values, axis=0), 0.01 * RATE, axis=0)
     out = raw.copy(data=flat)[first : last : RATE // rate]
     steps = f"high-pass .5 Hz, Gaussian of 10 ms, {rate} samples a second, {seconds[0]:g} to {seconds[1]:g} s"
     out.attrs |= {"time_step": 1 / rate, "preparation": steps}

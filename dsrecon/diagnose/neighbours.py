@@ -1,7 +1,7 @@
 """What the data say by themselves: of nearest neighbours, one is always in the other half of the stretch."""
 
 import numpy as np
-from scipy.spatial import KDTree
+import scipy
 
 from dsrecon.measures.attractor import d_h, d_stsp
 from dsrecon.measures.gaps import filled
@@ -53,7 +53,7 @@ def neighbour_error(reference: np.ndarray, asked: np.ndarray, steps: int) -> flo
     if not len(known) or not len(starts):
         return NAN
     starts = starts[np.unique(np.linspace(0, len(starts) - 1, min(STARTS, len(starts))).astype(int))]
-    near = known[np.asarray(KDTree(reference[known]).query(asked[starts])[1])]
+    near = known[np.asarray(scipy.spatial.KDTree(reference[known]).query(asked[starts])[1])]
     return float(((reference[near + steps] - asked[starts + steps]) ** 2).mean())
 
 
@@ -66,7 +66,7 @@ def divergence(x: np.ndarray, ahead: int) -> float:
     if not len(known) or not len(starts):
         return NAN
     starts = starts[np.unique(np.linspace(0, len(starts) - 1, min(STARTS, len(starts))).astype(int))]
-    near = known[np.asarray(KDTree(reference[known]).query(asked[starts])[1])]
+    near = known[np.asarray(scipy.spatial.KDTree(reference[known]).query(asked[starts])[1])]
     first, then = (np.linalg.norm(reference[near + k] - asked[starts + k], axis=1) for k in (1, last))
     seen = (first > 0) & (then > 0)
     return float(np.log(then[seen] / first[seen]).mean() / (last - 1)) if seen.any() else NAN
@@ -82,7 +82,7 @@ def false_share(x: np.ndarray, lag: int) -> float:
     known, starts = (_paired(v, lag) for v in (reference, asked))
     if not len(known) or not len(starts):
         return NAN
-    distance, near = KDTree(reference[known]).query(asked[starts])
+    distance, near = scipy.spatial.KDTree(reference[known]).query(asked[starts])
     later = np.abs(reference[known[near] + lag] - asked[starts + lag]).max(1)
     return float(((later > STRETCH * np.maximum(distance, np.median(distance))) & (later > APART)).mean())
 
@@ -100,6 +100,6 @@ def structure(x: np.ndarray, residual: np.ndarray) -> float:
     half = len(x) // 2
     if half < 2:
         return NAN
-    near = np.asarray(KDTree(x[:half]).query(x[half:])[1])
+    near = np.asarray(scipy.spatial.KDTree(x[:half]).query(x[half:])[1])
     spread = 2 * residual.var(0).sum()
     return float(1 - ((residual[half:] - residual[near]) ** 2).sum(1).mean() / spread) if spread > 0 else 0.0

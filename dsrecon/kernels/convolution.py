@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.lax import Precision
 from jaxtyping import Array, Float, Shaped
-from scipy.fft import next_fast_len
 
 Given = Shaped[Array | np.ndarray, "..."]
 """An array whose shape and type are checked with a message of its own."""
@@ -78,7 +78,7 @@ def _in_groups(f, *given) -> tuple[Array, ...]:
 
 def _length(t: int) -> int:
     """Of the transform: at least `2 t - 1`, of small factors."""
-    return int(next_fast_len(2 * t - 1, real=True))  # pyright: ignore[reportArgumentType]
+    return int(scipy.fft.next_fast_len(2 * t - 1, real=True))  # pyright: ignore[reportArgumentType]
 
 
 @jax.custom_vjp

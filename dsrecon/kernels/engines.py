@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dsrecon.kernels.engine import AbstractEngine
 from dsrecon.kernels.structure import Form, apply, apply_to_one, form_of
 
 ENGINES = ("auto", "sequential", "associative", "chunked", "pallas", "interpreted")
@@ -95,6 +96,9 @@ def run(
 
     With `transpose` (the adjoint, which starts from 0: `h0` is then `None`) the slopes are `a^T`, read in place.
     """
+    if isinstance(engine, AbstractEngine):
+        options = {"reverse": reverse, "transpose": transpose, "differentiable": differentiable}
+        return engine.states(a, b, h0, resets, **options)
     if callable(engine):
         a = a.swapaxes(1, 2) if transpose and a.ndim > 2 else a
         return engine(*folded(a, b, h0, resets, reverse), reverse)

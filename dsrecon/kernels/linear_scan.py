@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, Shaped
 
 from dsrecon.kernels.engines import ENGINES, fused, run
+from dsrecon.kernels.shift import shifted, shifted_marks
 from dsrecon.kernels.structure import BLOCKS, DENSE, DIAGONAL, SCALAR, outer, transpose_all
 
 Given = Shaped[Array | np.ndarray, "..."]
@@ -126,24 +127,19 @@ def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
         interpret = engine == "interpreted"
         return *adjoint(a, h0, resets, h, jnp.asarray(h_bar), reverse=reverse, interpret=interpret), None
     start = jnp.zeros_like(h[0]) if h0 is None else h0
-    ends = None if resets is None else _neighbours(resets, jnp.zeros((), bool), not reverse)
+    ends = None if resets is None else shifted_marks(resets, later=not reverse)
     u = run(a, transpose_all(a, h_bar), None, ends, reverse=not reverse, engine=engine, transpose=True)
-    later = _neighbours(u, jnp.zeros_like(u[0]), not reverse)
-    before = _neighbours(h, start, reverse)
+    later = shifted(u, jnp.zeros_like(u[0]), later=not reverse)
+    before = shifted(h, start, later=reverse)
     h0_bar = None if h0 is None else u[-1 if reverse else 0]
     if resets is not None and ends is not None:
         later = jnp.where(ends[:, None], jnp.zeros((), later.dtype), later)
         before = jnp.where(resets[:, None], start[None], before)
         if h0 is not None:
-            starts = resets.at[-1 if reverse else 0].set(True)
+            starts = resets | (jnp.arange(len(resets)) == (len(resets) - 1 if reverse else 0))
             h0_bar = jnp.sum(jnp.where(starts[:, None], u, jnp.zeros((), u.dtype)), 0)
     l = h_bar + later
     return outer(l, before, a), l, h0_bar, None
 
 
 _deferred.defvjp(_deferred_fwd, _deferred_bwd)
-
-
-def _neighbours(x: Array, edge: Array, later: bool) -> Array:
-    """Of every step the value one step earlier (or later), with `edge` beyond the end."""
-    return jnp.concatenate([x[1:], edge[None]]) if later else jnp.concatenate([edge[None], x[:-1]])

@@ -7,15 +7,17 @@ import equinox as eqx
 import jax
 
 
-def mapped(function: Callable, model: Any, *along: Any) -> Any:
+def mapped(function: Callable, model: Any, *along: Any, engine: Any = "auto") -> Any:
     """`function(model, *along_t)` for every step: `jax.vmap` over the leading axes of `along`.
 
     On a GPU a function of few numbers a step (the Jacobian of a small cell, say) is one kernel, in which what it makes on
     the way never leaves the registers; any other, and every one on another platform, is what XLA makes of the map.
 
-    **Arguments:** `function`; `model`: a PyTree, the same for every step; `along`: PyTrees with leading axis `t`.
+    **Arguments:** `function`; `model`: a PyTree, the same for every step; `along`: PyTrees with leading axis `t`;
+    `engine`: that of the scan which follows. Only beside `"auto"` and `"pallas"` is the map a kernel: one for several
+    devices must be left to the compiler, which cannot share a kernel out among them.
     """
-    if jax.default_backend() == "gpu":
+    if jax.default_backend() == "gpu" and engine in ("auto", "pallas"):
         from dsrecon.kernels.accelerated.plan import Unfused
         from dsrecon.kernels.accelerated.steps import map_steps
 

@@ -6,7 +6,7 @@ The truth may hold NaN (not observed). A generated series may not: there it mean
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+import scipy
 
 from dsrecon.measures.gaps import check_observed, check_rows, filled
 
@@ -134,7 +134,7 @@ def smoothed_spectrum(values: np.ndarray, smoothing: float = 20.0) -> np.ndarray
     constant = np.ptp(values, axis=0) == 0
     centred[:, constant] = 0
     power = np.abs(np.fft.rfft(centred / np.where(constant, 1, values.std(0)), axis=0)) ** 2
-    power = gaussian_filter1d(power, smoothing, axis=0, mode="reflect")
+    power = scipy.ndimage.gaussian_filter1d(power, smoothing, axis=0, mode="reflect")
     return power / np.where(constant, 1, power.sum(0))
 
 

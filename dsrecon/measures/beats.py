@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from dsrecon.series import Series, as_series
 
@@ -73,11 +72,11 @@ def beats(ecg: Series | xr.DataArray | np.ndarray, *, rate: float | None = None)
     (band, slope, energy, relative threshold), without its causality and its search back.
     """
     x, rate, start = _lead(ecg, rate)
-    band = sosfiltfilt(butter(2, QRS_BAND, "bandpass", fs=rate, output="sos"), x)
+    band = scipy.signal.sosfiltfilt(scipy.signal.butter(2, QRS_BAND, "bandpass", fs=rate, output="sos"), x)
     slope = np.gradient(band) * rate
-    energy = np.sqrt(gaussian_filter1d(slope**2, ENERGY_WIDTH * rate / 2.355))
+    energy = np.sqrt(scipy.ndimage.gaussian_filter1d(slope**2, ENERGY_WIDTH * rate / 2.355))
     rounding = float(np.finfo(np.float32).eps) * rate * float(np.abs(x).max())
-    at, _ = find_peaks(energy, distance=max(1, round(REFRACTORY * rate)))
+    at, _ = scipy.signal.find_peaks(energy, distance=max(1, round(REFRACTORY * rate)))
     background, usual = _levels(energy, rate)
     threshold = background + THRESHOLD * (usual - background)
     at = at[energy[at] > np.maximum(threshold[at], rounding)]
@@ -103,7 +102,9 @@ def _levels(energy: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
 def _peaks(x: np.ndarray, at: np.ndarray, rate: float) -> np.ndarray:
     """Where the R peaks near the samples `at` are, in samples and parts of one."""
     low, high = SHAPE_BAND
-    shape = sosfiltfilt(butter(2, (low, min(high, 0.45 * rate)), "bandpass", fs=rate, output="sos"), x)
+    shape = scipy.signal.sosfiltfilt(
+        scipy.signal.butter(2, (low, min(high, 0.45 * rate)), "bandpass", fs=rate, output="sos"), x
+    )
     reach = round(REACH * rate)
     around = at[:, None] + np.arange(-reach, reach + 1)
     inside = (around >= 0) & (around < len(x))

@@ -3,9 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.stats import norm, rankdata
-from scipy.stats import t as student
+import scipy
 
 from dsrecon.measures.embedding import decorrelation_time
 from dsrecon.measures.surrogates import amplitude_adjusted, matched_ends
@@ -113,7 +111,7 @@ def chaos_test(
             "(by default the decorrelation time: the series is then too short)."
         )
     stretch = x[matched_ends(x)]
-    stretch = norm.ppf((rankdata(stretch, axis=0) - 0.5) / len(stretch))
+    stretch = scipy.stats.norm.ppf((scipy.stats.rankdata(stretch, axis=0) - 0.5) / len(stretch))
     statistic = _forecast_error(stretch, lag)
     seeds = np.random.default_rng(seed).integers(0, 2**31, surrogates)
     null = np.array([_forecast_error(amplitude_adjusted(stretch, seed=int(s)), lag) for s in seeds])
@@ -122,7 +120,7 @@ def chaos_test(
     window, dimension, neighbours, unpredicted = _best_map(x, lag, step)
     growth, error = _growth(_states(x, window, dimension), step, lag, neighbours)
     margin = MARGIN + unpredicted
-    growth_p = float(student.sf((growth - margin) / max(error, 1e-300), BATCHES - 1))
+    growth_p = float(scipy.stats.t.sf((growth - margin) / max(error, 1e-300), BATCHES - 1))
     verdict = VERDICTS[0] if p_value > level else VERDICTS[2] if growth_p <= level else VERDICTS[1]
     return ChaosTest(
         verdict,
@@ -162,7 +160,7 @@ def _forecast_error(x: np.ndarray, lag: int, neighbours: int = 6, most: int = 10
     errors = []
     for library, asked in (halves, halves[::-1]):
         asked = asked[:: max(1, len(asked) // most)]
-        _, near = KDTree(states[library]).query(states[asked], neighbours)
+        _, near = scipy.spatial.KDTree(states[library]).query(states[asked], neighbours)
         errors.append(((targets[library][near].mean(1) - targets[asked]) ** 2).mean())
     return float(np.mean(errors))
 
@@ -236,7 +234,7 @@ def _stretch(jacobians: np.ndarray, where: np.ndarray, length: int) -> np.ndarra
 
 def _neighbours(library: np.ndarray, asked: np.ndarray, theiler: int, count: int) -> np.ndarray:
     """Indices of the `count` nearest states more than `theiler` samples away, nearest first."""
-    _, near = KDTree(library).query(library[asked], min(count + 2 * theiler + 1, len(library)))
+    _, near = scipy.spatial.KDTree(library).query(library[asked], min(count + 2 * theiler + 1, len(library)))
     close = np.abs(near - asked[:, None]) <= theiler
     order = np.argsort(close, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(near, order, axis=1)

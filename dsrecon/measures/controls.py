@@ -1,7 +1,7 @@
 """Series that no measure may take for a good one: noise, a constant, a shuffle."""
 
 import numpy as np
-from scipy.spatial import KDTree
+import scipy
 
 from dsrecon.measures.gaps import check_observed, check_rows, observed
 from dsrecon.measures.mixture import transitions
@@ -93,7 +93,7 @@ def _missed(pairs: np.ndarray) -> float:
     n = pairs.shape[1] // 2
     rng = np.random.default_rng(STREAM)
     asked = np.sort(rng.choice(len(pairs), min(QUERIES, len(pairs)), replace=False))
-    nearest = np.asarray(KDTree(pairs[:, :n]).query(pairs[asked, :n], k=2)[1])
+    nearest = np.asarray(scipy.spatial.KDTree(pairs[:, :n]).query(pairs[asked, :n], k=2)[1])
     other = np.where(nearest[:, 0] == asked, nearest[:, 1], nearest[:, 0])
     after = pairs[:, n:]
     chance = ((after[asked] - after[rng.integers(len(pairs), size=len(asked))]) ** 2).sum()

@@ -3,8 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
+import scipy
 
 from dsrecon.measures.embedding import decorrelation_time
 
@@ -82,7 +81,7 @@ def correlation_dimension(values: np.ndarray, *, theiler: int | None = None) -> 
     """
     x, times, theiler = _points(values, theiler)
     pairs = _pairs(times, theiler)
-    tree = KDTree(x)
+    tree = scipy.spatial.KDTree(x)
     radii = _largest(x) * np.geomspace(np.exp(-12), 1, RADII)
     counts = (tree.count_neighbors(tree, radii) - len(x)) // 2 - _close_in_time(x, times, theiler, radii)
     sums = counts / pairs
@@ -130,7 +129,7 @@ def _points(values: np.ndarray, theiler: int | None) -> tuple[np.ndarray, np.nda
 def _largest(x: np.ndarray) -> float:
     """A radius with a correlation sum of about `2 LARGEST_SUM`, from the distances of some points to all."""
     some = x[:: max(1, len(x) // 200)]
-    return float(np.quantile(cdist(some, x), 2 * LARGEST_SUM))
+    return float(np.quantile(scipy.spatial.distance.cdist(some, x), 2 * LARGEST_SUM))
 
 
 def _pairs(times: np.ndarray, theiler: int) -> int:

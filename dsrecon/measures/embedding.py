@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import KDTree
+import scipy
 
 POINTS = 10_000
 """Most delay vectors that neighbours are sought among; of more, evenly spaced ones are taken."""
@@ -225,7 +225,7 @@ def _unfolded(share: np.ndarray, least_dimension: int) -> tuple[int, str]:
 
 def _nearest(points: np.ndarray, times: np.ndarray, theiler: int) -> tuple[np.ndarray, np.ndarray]:
     """Index of, and distance to, the nearest neighbour more than `theiler` samples away in time."""
-    tree = KDTree(points)
+    tree = scipy.spatial.KDTree(points)
     near, distance = np.zeros(len(points), np.intp), np.zeros(len(points))
     left, count = np.arange(len(points)), 8
     while left.size:

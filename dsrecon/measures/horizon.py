@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Inexact
-from scipy.spatial import KDTree
 
 from dsrecon.cell import AbstractCell
 from dsrecon.measures.gaps import check_observed
@@ -133,7 +133,7 @@ def analogue_horizon(
     if not len(known):
         raise ValueError(f"reference must have observed rows and be longer than steps={steps}: got {len(reference)}.")
     sd = np.nanstd(true, 0, ddof=1)
-    _, nearest = KDTree(reference[known] / sd).query(true[at] / sd)
+    _, nearest = scipy.spatial.KDTree(reference[known] / sd).query(true[at] / sd)
     begin, first = known[nearest], np.zeros(len(at), int)
     for k in range(1, steps + 1):
         open_ = np.flatnonzero(first == 0)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import fftconvolve
+import scipy
 
 LEAST = 0.2
 """Autocorrelation that a period must have."""
@@ -119,8 +119,8 @@ def _autocorrelation(x: np.ndarray, lags: int) -> np.ndarray:
     for column in x.T:
         seen = np.isfinite(column)
         rest = np.where(seen, column, 0.0)
-        pairs = fftconvolve(seen.astype(float), seen[::-1].astype(float))[len(x) - 1 :][:lags]
-        products = fftconvolve(rest, rest[::-1])[len(x) - 1 :][:lags]
+        pairs = scipy.signal.fftconvolve(seen.astype(float), seen[::-1].astype(float))[len(x) - 1 :][:lags]
+        products = scipy.signal.fftconvolve(rest, rest[::-1])[len(x) - 1 :][:lags]
         mean = np.where(pairs > 0.5, products / np.maximum(np.round(pairs), 1), 0.0)
         found.append(mean / mean[0] if mean[0] > 0 else np.zeros(lags))
     return np.mean(found, 0)

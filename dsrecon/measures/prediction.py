@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Inexact
-from scipy.spatial import KDTree
 
 from dsrecon.evolve import evolve
 from dsrecon.measures.gaps import check_observed
@@ -66,7 +66,7 @@ def analogue_error(reference: np.ndarray, true: np.ndarray, *, steps: int = 20, 
     at = _starts(true, steps, starts, "true")
     known = _starts(reference, steps, None, "reference")
     sd = np.nanstd(true, 0, ddof=1)
-    _, nearest = KDTree(reference[known] / sd).query(true[at] / sd)
+    _, nearest = scipy.spatial.KDTree(reference[known] / sd).query(true[at] / sd)
     return float((((reference[known[nearest] + steps] - true[at + steps]) / sd) ** 2).mean())
 
 

@@ -13,6 +13,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
 from dsrecon.kernels.mapped import mapped
 from dsrecon.kernels.recurrence import contract
+from dsrecon.kernels.shift import preceding
 from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
 
@@ -38,7 +39,7 @@ def adjoint(
     **Returns:** gradients in the shapes of `cell`, `z0` and `inputs`, `None` for what is not a number.
     """
     batched = z0.ndim == 2
-    before = jnp.concatenate([jnp.expand_dims(z0, -2), zs[..., :-1, :]], axis=-2)
+    before = preceding(z0, zs)
     steps = zs.shape[-2]
     window = steps if window is None else min(window, steps)
     count, rows = steps // window, (before, inputs, zs_bar)
@@ -80,7 +81,7 @@ def _pulled(cell: AbstractCell, before: Array, inputs: Inputs, g: Array, engine:
     `l` is the gradient by `b` of `h_t = J_t h_{t-1} + b_t` where that by `h` is `g`: the adjoint of `linear_scan` reads
     the Jacobians where they lie, neither transposed nor shifted.
     """
-    J = mapped(lambda cell, z, s: cell.linearise(z, s)[1], cell, before, inputs)
+    J = mapped(lambda cell, z, s: cell.linearise(z, s)[1], cell, before, inputs, engine=engine)
     _, pull = jax.vjp(lambda b: linear_scan(J, b, engine=engine), jnp.zeros_like(g))
     (ls,) = pull(g)
     return ls, apply(J[0], ls[0], transpose=True)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact
 from dsrecon._types import Inputs, State, States
 from dsrecon.cell import AbstractCell, Restart, Restarted
 from dsrecon.kernels import linear_scan
+from dsrecon.kernels.shift import preceding, shifted
 from dsrecon.newton.composed import Composed
 from dsrecon.readout import AbstractReadout, Forced, Forcing
 
@@ -43,7 +44,7 @@ class Targets(AbstractGuess):
         if found is None:
             raise ValueError(f"Targets needs a Forced cell, run with a Forcing: got {type(cell).__name__}.")
         readout, x = found
-        return jax.vmap(readout.start)(jnp.concatenate([x[1:], x[-1:]])).astype(z0.dtype)
+        return jax.vmap(readout.start)(shifted(x, x[-1], later=True)).astype(z0.dtype)
 
 
 class Swept(AbstractGuess):
@@ -68,7 +69,7 @@ class Swept(AbstractGuess):
         zs = first_guess(self.first, cell, z0, inputs, steps)
 
         def sweep(_, zs):
-            return jax.vmap(cell)(jnp.concatenate([z0[None], zs[:-1]]), inputs)
+            return jax.vmap(cell)(preceding(z0, zs), inputs)
 
         return jax.lax.fori_loop(0, self.sweeps, sweep, zs)
 

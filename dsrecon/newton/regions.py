@@ -28,10 +28,12 @@ def region_of(cell: AbstractCell, z: State, s: Any) -> Region:
     return cell.region(z, s)
 
 
-def changed_regions(cell: AbstractCell, old: States, new: States, inputs: Inputs) -> Int[Array, ""]:
+def changed_regions(
+    cell: AbstractCell, old: States, new: States, inputs: Inputs, *, engine: Any = "auto"
+) -> Int[Array, ""]:
     """How many steps lie in another region from the states `new` `[t, m]` than from `old`."""
 
     def differs(cell, old, new, s):
         return jnp.any(region_of(cell, old, s) != region_of(cell, new, s))
 
-    return jnp.sum(mapped(differs, cell, old, new, inputs))
+    return jnp.sum(mapped(differs, cell, old, new, inputs, engine=engine))

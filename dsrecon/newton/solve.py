@@ -12,6 +12,7 @@ from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import first_nonfinite
 from dsrecon.kernels.mapped import mapped
+from dsrecon.kernels.shift import preceding
 from dsrecon.newton.adjoint import adjoint
 from dsrecon.newton.guess import first_guess
 from dsrecon.newton.regions import changed_regions, is_piecewise_linear
@@ -89,12 +90,12 @@ def iterate(
         for given in (solver.rtol, solver.atol)
     )
     pieces = solver.exact and is_piecewise_linear(cell)
-    linear = each(lambda zs, s: mapped(solver.linearise, cell, zs, s))
-    changes = each(lambda old, new, s: changed_regions(cell, old, new, s))
+    linear = each(lambda zs, s: mapped(solver.linearise, cell, zs, s, engine=solver.engine))
+    changes = each(lambda old, new, s: changed_regions(cell, old, new, s, engine=solver.engine))
     real = jnp.finfo(z0.dtype).dtype
 
     def before(zs: Array) -> Array:
-        return jnp.concatenate([jnp.expand_dims(z0, -2), zs[..., :-1, :]], axis=-2)
+        return preceding(z0, zs)
 
     def linearised(zs: Array) -> tuple[tuple[Array, Array], dict[str, Array]]:
         """Slopes along the states, the defect `f(z_{t-1}) - z_t`, and what it says."""

@@ -5,7 +5,7 @@ from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 from dsrecon._types import Inputs
 from dsrecon.pwl.arrangement import LIMIT, VERTICES, regions, vertices
@@ -135,7 +135,7 @@ def _extremes(found: Pieces, bits: np.ndarray, A: np.ndarray, h: np.ndarray, box
     ends = np.empty((2, len(h)))
     for i in range(len(h)):
         for side, sign in ((0, 1.0), (1, -1.0)):
-            best = linprog(sign * A[i], A_ub=-N, b_ub=n, bounds=bounds, method="highs")
+            best = scipy.optimize.linprog(sign * A[i], A_ub=-N, b_ub=n, bounds=bounds, method="highs")
             if best.status != 0:
                 raise RuntimeError(f"the linear programme of unit {i} failed: {best.message}")
             ends[side, i] = A[i] @ best.x + h[i]

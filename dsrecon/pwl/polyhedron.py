@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
+import scipy
 
 TOLERANCE = 1e-9
 """Radius of the largest ball, in units of the state, from which a polyhedron has an interior; the optimum of HiGHS is
@@ -41,7 +41,7 @@ def inner_ball(N: np.ndarray, n: np.ndarray, size: int) -> Ball:
     if size == 1:
         return _interval(N[:, 0], n)
     bounds = [(None, None)] * size + [(None, _CAP)]
-    found = linprog(
+    found = scipy.optimize.linprog(
         np.r_[np.zeros(size), -1.0],
         A_ub=np.c_[-N, np.ones(len(n))],
         b_ub=n,

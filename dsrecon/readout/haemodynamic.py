@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Inexact
-from scipy.stats import gamma
 
 from dsrecon._types import Inputs, Key
 from dsrecon.readout.base import AbstractReadout, squared_error
@@ -129,7 +129,7 @@ def response(time_step: float, length: float = 32.0) -> np.ndarray:
             f"response: got time_step={time_step} and length={length}."
         )
     t = np.arange(int(length / time_step * (1 + 1e-12)) + 1) * time_step
-    h = gamma.pdf(t, 6) - gamma.pdf(t, 16) / 6
+    h = scipy.stats.gamma.pdf(t, 6) - scipy.stats.gamma.pdf(t, 16) / 6
     return h / h.sum()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import xarray as xr
 
-from dsrecon._types import Key
+from dsrecon._types import Devices, Key
 from dsrecon.models import ALRNN
 from dsrecon.readout import AbstractReadout
 from dsrecon.reconstruct.fitted import Fitted, fitted
@@ -143,6 +143,7 @@ def seed_atlas(
     validation: float = 0.2,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
 ) -> Atlas:
     """Fit Almost-Linear RNNs of every number `P` of piecewise-linear units, forcing strength and seed, all at once.
@@ -206,6 +207,7 @@ def seed_atlas(
         validation=validation,
         checkpoint=checkpoint,
         threads=threads,
+        devices=devices,
         progress=progress,
         members=lambda model: eqx.tree_at(lambda m: m.cell.rectified, model, rectified),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import optax
 
-from dsrecon._types import Key
+from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.readout import AbstractReadout
@@ -45,6 +45,7 @@ def reconstruct(
     evaluations: int = EVALUATIONS,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
 ) -> Reconstruction:
     """Fit a dynamical system to a series: several runs at once, the one with the best attractor is returned.
@@ -85,7 +86,7 @@ def reconstruct(
     - `validation`: share of the series, at its end, that is kept for choosing; of five trials or more, whole trials.
       `evaluations`: how often all runs are scored by it on the way.
     - `checkpoint`: file that the fit writes itself down in, and goes on from when it is there.
-    - `threads`, `progress`: as in `dsrecon.training.fit`.
+    - `threads`, `devices`, `progress`: as in `dsrecon.training.fit`.
 
     **Returns:** a `Reconstruction`: `.simulate`, `.forecast`, `.save`, `.runs` (table of all runs), `.settings`,
     `.course`. After Ctrl-C it is that of the best states so far, and `settings["interrupted"]` says after how many
@@ -126,6 +127,7 @@ def reconstruct(
         evaluations=evaluations,
         checkpoint=checkpoint,
         threads=threads,
+        devices=devices,
         progress=progress,
     )
     return fit.reconstruction(fit.best)

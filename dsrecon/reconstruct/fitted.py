@@ -12,7 +12,7 @@ import optax
 import xarray as xr
 from jaxtyping import PyTree
 
-from dsrecon._types import Key
+from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
 from dsrecon.evolve import AbstractSolver, Sequential
@@ -122,6 +122,7 @@ def fitted(
     checkpoint: str | os.PathLike | None,
     threads: int | None,
     progress: bool | None,
+    devices: Devices | None = None,
     solver: AbstractSolver = Sequential(),
     members: Callable[[PyTree], PyTree] = lambda model: model,
     chooser: Callable[[Parts, Data], Evaluate] = lambda parts, data: data.evaluate,
@@ -167,6 +168,7 @@ def fitted(
         checkpoint=checkpoint,
         identity=plan.identity(data=parts.checksum()),
         threads=threads,
+        devices=devices,
         progress=progress,
     )
     if history.interrupted:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from dsrecon._types import Key
+from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.models.hierarchical import Hierarchical, Leaves
 from dsrecon.readout import AbstractReadout
@@ -57,6 +57,7 @@ def reconstruct_subjects(
     validation: float = 0.2,
     checkpoint: str | os.PathLike | None = None,
     threads: int | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
 ) -> Subjects:
     """Fit one family of systems to trials of several subjects, a cell for each: `theta_j = theta_0 + sum_k l_jk P_k`.
@@ -130,6 +131,7 @@ def reconstruct_subjects(
         checkpoint=checkpoint,
         identity=plan.identity(data=parts.checksum()),
         threads=threads,
+        devices=devices,
         progress=progress,
     )
     if history.interrupted:

@@ -5,10 +5,8 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import eigs
 
 from dsrecon.symbolic.symbols import as_sequence
 
@@ -129,7 +127,7 @@ def topological_entropy(graph: Any) -> float:
     adjacency = _adjacency(graph)
     if not adjacency.nnz:
         return float("-inf")
-    _, component = connected_components(adjacency, directed=True, connection="strong")
+    _, component = scipy.sparse.csgraph.connected_components(adjacency, directed=True, connection="strong")
     source, target = adjacency.nonzero()
     inside = component[source] == component[target]  # a component with no edge of its own is passed once
     radii = []
@@ -155,27 +153,27 @@ def _checked(name: str, length: int, steps: int) -> None:
         raise ValueError(f"{name} must lie between 1 and the {steps} steps of symbols: got {length}.")
 
 
-def _adjacency(graph: Any) -> sparse.csr_array:
+def _adjacency(graph: Any) -> "scipy.sparse.csr_array":
     if isinstance(graph, nx.Graph):
         if not graph.is_directed():
             raise ValueError("graph must be directed: got an undirected one.")
         number = {node: i for i, node in enumerate(graph)}
         pairs = np.array([(number[i], number[j]) for i, j in set(graph.edges())], int).reshape(-1, 2)
-        return sparse.csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(number),) * 2)
+        return scipy.sparse.csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(number),) * 2)
     matrix = np.asarray(graph)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
         raise ValueError(f"graph must be a graph or a square matrix: got {matrix.dtype} of shape {matrix.shape}.")
     if not (np.isfinite(matrix).all() and (matrix >= 0).all()):
         raise ValueError("graph must have entries that are finite and not negative: it has others.")
-    return sparse.csr_array((matrix > 0).astype(float))
+    return scipy.sparse.csr_array((matrix > 0).astype(float))
 
 
-def _radius(adjacency: sparse.csr_array) -> float:
+def _radius(adjacency: "scipy.sparse.csr_array") -> float:
     """Spectral radius of a strongly connected graph, its Perron root: real, and simple."""
     size = len(adjacency.indptr) - 1
     if adjacency.sum(1).max() == 1:  # every row sum is 1, so the root is: a simple cycle
         return 1.0
     if size <= _DENSE:
         return float(np.abs(np.linalg.eigvals(adjacency.toarray())).max())
-    found: Any = eigs(adjacency, k=1, which="LR", v0=np.ones(size), ncv=60, maxiter=100 * size)
+    found: Any = scipy.sparse.linalg.eigs(adjacency, k=1, which="LR", v0=np.ones(size), ncv=60, maxiter=100 * size)
     return float(found[0][0].real)

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,9 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Matrix, State
 from dsrecon.cell import AbstractCell, dense_jacobian
+
+if TYPE_CHECKING:
+    import diffrax
 
 
 class ODECell(AbstractCell):
@@ -43,7 +45,7 @@ class ODECell(AbstractCell):
     """
 
     vector_field: Callable[..., Any]
-    solver: diffrax.AbstractERK
+    solver: "diffrax.AbstractERK"
     dt: float = eqx.field(static=True)
     state_size: int = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
@@ -54,7 +56,7 @@ class ODECell(AbstractCell):
         dt: float,
         state_size: int,
         substeps: int = 1,
-        solver: diffrax.AbstractERK | None = None,
+        solver: "diffrax.AbstractERK | None" = None,
     ):
         check_positive("dt", dt)
         for name, value in [("state_size", state_size), ("substeps", substeps)]:
@@ -62,7 +64,11 @@ class ODECell(AbstractCell):
                 raise ValueError(f"{name} must be at least 1: got {value}.")
         self.vector_field = vector_field
         self.dt, self.state_size, self.substeps = float(dt), state_size, substeps
-        self.solver = diffrax.Dopri8() if solver is None else solver
+        if solver is None:
+            import diffrax  # here, as it is slow to import
+
+            solver = diffrax.Dopri8()
+        self.solver = solver
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
         return _flow(self, z, s)

@@ -1,8 +1,7 @@
 """The continuous face of a layer: its differential equation, solved at any times at all."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
 from dsrecon.layer import AbstractContinuousLayer, sequence, steps_between
+
+if TYPE_CHECKING:
+    import diffrax
 
 Given = Shaped[Array | np.ndarray, "..."]
 """An array whose shape and type are checked with a message of its own."""
@@ -26,7 +28,7 @@ def respond(
     first: float | None = None,
     rtol: float = 1e-6,
     atol: float = 1e-9,
-    solver: diffrax.AbstractSolver | None = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     max_steps: int = 1 << 20,
 ) -> Float[Array, "a d"]:
     """What a layer answers to an input sampled at any times, at any times, by solving its differential equation.
@@ -65,7 +67,10 @@ def respond(
         raise ValueError(f"at must lie between {begin:g} and {ends[-1]:g}: got {asked[0]:g} to {asked[-1]:g}.")
     if not isinstance(u, Tracer) and not jnp.isfinite(u).all():
         raise ValueError("u must be finite.")
-    solver = diffrax.Dopri8() if solver is None else solver
+    if solver is None:
+        import diffrax  # here, as it is slow to import
+
+        solver = diffrax.Dopri8()
     knots = jnp.asarray(np.concatenate([[begin], ends]), u.dtype)
     return _solved(layer, knots, u, jnp.asarray(asked, u.dtype), hold == "held", rtol, atol, solver, max_steps)
 
@@ -73,6 +78,8 @@ def respond(
 @eqx.filter_jit
 def _solved(layer, knots, u, at, held: bool, rtol, atol, solver, max_steps: int) -> Array:
     """Interval by interval, so that no step runs over a jump of the input."""
+    import diffrax
+
     last = len(u) - 1
 
     def given(t, i):

@@ -16,11 +16,12 @@ import optax
 from jaxtyping import PyTree
 from tqdm.auto import tqdm
 
-from dsrecon._types import Key, Keys
+from dsrecon._types import Devices, Key, Keys
 from dsrecon.training.checkpoint import Checkpoint, fingerprint
 from dsrecon.training.losses import Loss
 from dsrecon.training.progress import Progress, joined, parted
-from dsrecon.training.updates import Adapt, Gradient, Recipe, Run, compiled, of_batch
+from dsrecon.training.spread import groups_of
+from dsrecon.training.updates import Adapt, Gradient, Program, Recipe, Run, compiled, of_batch
 
 Evaluate = Callable[[PyTree], dict[str, np.ndarray]]
 
@@ -72,6 +73,7 @@ def fit(
     every: int | None = None,
     patience: int | None = None,
     threads: int | None = None,
+    devices: Devices | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
     identity: str = "",
@@ -94,6 +96,8 @@ def fit(
     - `patience`: a run is over once so many evaluations in a row have brought it no better score; the fit ends with the
       last of its runs, or after `steps`.
     - `threads`: runs are shared out among this many host threads (default: as many as the CPU has and divide them).
+    - `devices`: runs are shared out among these devices of this process, such as `jax.local_devices()`, one group each
+      (of 10 runs on 4 devices: 2, 3, 2, 3); nothing travels between them. Default: all on the default device.
     - `progress`: show a bar (default: on a terminal or in a notebook).
     - `checkpoint`: a file that holds where the fit stands; written after the compiled calls (less often where writing
       would take more than a twentieth of the time) and at the end. Where it exists, the fit goes on from it and ends
@@ -110,13 +114,13 @@ def fit(
     and the program that loss, sampler and optimiser trace to. These are functions, which cannot be compared
     themselves: what they do on the host, and `evaluate`, is not seen. Another version of JAX is another program. A
     fit may go on with other `threads`: the updates are then those of the other grouping, whose sums may be rounded
-    otherwise.
+    otherwise. So with other `devices` of the same kind.
 
     **Returns:** `(model, History)`: the model in the form it came in.
 
-    **Raises:** `ValueError` for `steps`, `every` or `patience` below 1, patience without `evaluate`, leaves without the
-    ensemble's axis, other scores, a checkpoint that is damaged or of another fit; `OSError` that names the checkpoint
-    where it cannot be written.
+    **Raises:** `ValueError` for `steps`, `every` or `patience` below 1, patience without `evaluate`, devices of another
+    process or beside `threads`, leaves without the ensemble's axis, other scores, a checkpoint that is damaged or of
+    another fit; `OSError` that names the checkpoint where it cannot be written.
     """
     keys, single = _as_keys(key)
     if steps < 1 or (every is not None and every < 1):
@@ -130,7 +134,7 @@ def fit(
     zeros = jnp.zeros(len(keys), jnp.int32)
     start = (Run(free, eqx.filter_vmap(optimiser.init)(free), state, keys, zeros - 1), fixed)
     recipe = Recipe(static, loss, sampler, optimiser, adapt, gradient)
-    groups = [jax.tree.map(lambda x, g=g: x[g], start) for g in _split(len(keys), threads)]
+    groups = groups_of(start, len(keys), threads, devices)
     chunk = min(every or max(1, steps // 20), steps)
 
     lengths = [chunk] * (steps // chunk) + ([steps % chunk] if steps % chunk else [])
@@ -183,7 +187,7 @@ def _train(
         return reached, False
     try:
         begun = time.perf_counter()
-        programs = {n: compiled(n, groups[0], recipe) for n in sorted(set(todo))}
+        programs = {n: _programs(n, groups, recipe) for n in sorted(set(todo))}
         reached = reached._replace(compile_seconds=reached.compile_seconds + time.perf_counter() - begun)
         begun = time.perf_counter() - reached.seconds
         with _pool(len(groups)) as pool, bar:
@@ -217,18 +221,33 @@ def _over(reached: Progress, steps: int, limit: int | None) -> bool:
     return reached.done >= steps or bool(((reached.failed_at >= 0) | reached.stalled(limit)).all())
 
 
-def _advance(program, reached: Progress, groups, recipe: Recipe, evaluate: Evaluate | None) -> Callable[[int], Any]:
+def _programs(length: int, groups: Sequence[tuple[Run, PyTree]], recipe: Recipe) -> list[Program]:
+    """The program of every group: one for all that are alike in size and device, compiled side by side."""
+    kinds = [(len(run.key), run.key.device) for run, _ in groups]
+    firsts = {kind: group for kind, group in zip(reversed(kinds), reversed(groups), strict=True)}
+    settings = _thread_settings()
+
+    def make(group: tuple[Run, PyTree]) -> Program:
+        with _entered(settings):
+            return compiled(length, group, recipe)
+
+    if len(firsts) == 1:
+        return [compiled(length, groups[0], recipe)] * len(groups)
+    with ThreadPoolExecutor(len(firsts)) as pool:
+        found = dict(zip(firsts, pool.map(make, firsts.values()), strict=True))
+    return [found[kind] for kind in kinds]
+
+
+def _advance(programs, reached: Progress, groups, recipe: Recipe, evaluate: Evaluate | None) -> Callable[[int], Any]:
     """One chunk of one group, for a thread: `i -> (run, facts [r, length], scores or None)`."""
     settings = _thread_settings()
 
     def advance(i: int):
         fixed = groups[i][1]
-        run, facts = program(reached.runs[i], fixed, reached.done)
+        run, facts = programs[i](reached.runs[i], fixed, reached.done)
         found = None
         if evaluate is not None:
-            with ExitStack() as stack:
-                for setting, value in settings:
-                    stack.enter_context(setting(value))
+            with _entered(settings):
                 found = evaluate(eqx.combine(run.free, fixed, recipe.static))
         return run, jax.tree.map(np.asarray, facts), found
 
@@ -262,6 +281,14 @@ def _thread_settings():
     )
 
 
+@contextmanager
+def _entered(settings) -> Iterator[None]:
+    with ExitStack() as stack:
+        for setting, value in settings:
+            stack.enter_context(setting(value))
+        yield
+
+
 def _as_keys(key: Keys) -> tuple[Keys, bool]:
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
@@ -281,21 +308,6 @@ def _stacked(model: PyTree, state: PyTree, runs: int, single: bool) -> tuple[PyT
                 f"every array of an ensemble of {runs} runs needs that leading axis: got {jnp.shape(leaf)}."
             )
     return model, jax.tree.map(jnp.asarray, state)
-
-
-def _split(runs: int, threads: int | None) -> list[slice]:
-    """Equal groups of runs, one a thread. An accelerator takes them all at once.
-
-    A number of runs that the cores do not divide, such as 5 on 2, goes one by one, so that none is idle.
-    """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1: got {threads}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = threads or (cores if jax.default_backend() == "cpu" else 1)
-    count = max(n for n in range(1, min(wanted, runs) + 1) if runs % n == 0)
-    count = runs if count == 1 and wanted > 1 else count
-    size = runs // count
-    return [slice(i * size, (i + 1) * size) for i in range(count)]
 
 
 def _bar(steps: int, done: int, progress: bool | None) -> tqdm:

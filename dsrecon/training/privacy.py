@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy
 from jaxtyping import Float, PyTree
-from scipy import special, stats
 
 from dsrecon._types import Key
 from dsrecon.training.penalties import keyed
@@ -249,15 +249,15 @@ def _curve(
 
     Probabilities of more than `J` windows count as certain loss where they add up to no more than `tail`.
     """
-    most = int(min(batch, stats.binom.isf(tail, batch, rate) + 1))
+    most = int(min(batch, scipy.stats.binom.isf(tail, batch, rate) + 1))
     chance = -math.expm1(batch * math.log1p(-rate)) if rate < 1 else 1.0
     inner = losses + np.log1p(-np.expm1(-losses) * (1 / chance - 1))
-    total = np.full_like(losses, stats.binom.sf(most, batch, rate))
+    total = np.full_like(losses, scipy.stats.binom.sf(most, batch, rate))
     for j in range(1, most + 1):
         d = j * shift
-        above = special.log_ndtr(d / 2 - inner / d)
-        below = inner + special.log_ndtr(-d / 2 - inner / d)
-        total += stats.binom.pmf(j, batch, rate) * np.exp(above) * -np.expm1(below - above)
+        above = scipy.special.log_ndtr(d / 2 - inner / d)
+        below = inner + scipy.special.log_ndtr(-d / 2 - inner / d)
+        total += scipy.stats.binom.pmf(j, batch, rate) * np.exp(above) * -np.expm1(below - above)
     return total
 
 

@@ -85,6 +85,7 @@ def compiled(length: int, example: tuple[Run, PyTree], recipe: Recipe) -> Progra
         return jax.tree.map(lambda x: x[None], out)
 
     executable = jax.jit(program).lower(*example, dynamic, _FIRST).compile()
+    dynamic = jax.device_put(dynamic, example[0].key.sharding)
     return lambda run, fixed, done: executable(run, fixed, dynamic, np.asarray(done, np.int32))
 
 
