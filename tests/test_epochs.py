@@ -1,5 +1,7 @@
 """Epochs: every window once an epoch, in an order of its own, the same when a fit is resumed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,7 @@ def test_fit_goes_through_epochs_member_by_member_and_resumes(tmp_path):
     x = jnp.arange(12.0)[:, None]
     sampler = Epochs(Windows(x, length=1, batch=1))  # 11 windows
     keys = jax.random.split(KEY, 2)
-    given = {"steps": 22, "every": 4, "key": keys, "progress": False}
+    given: dict[str, Any] = {"steps": 22, "every": 4, "key": keys, "progress": False}
     model, history = fit(jnp.zeros(2), loss, sampler, optax.sgd(0.01), **given)
     first = history.facts["first"].reshape(2, 11, 2)
     assert (np.sort(first, 1) == np.arange(11.0)[None, :, None]).all()
