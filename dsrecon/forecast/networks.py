@@ -142,7 +142,8 @@ class TPGNEstimator(AbstractEstimator):
 
     - `lookback`, `period`: found from the series where not given. `width`: units of each branch.
     - `normalise`: each window has mean 0 and variance 1. `marks`: time marks beside the series, where it has dates.
-    - `training`: see `Training`; the default is the published protocol.
+    - `training`: see `Training`; the default is the published protocol, but that windows are drawn with replacement
+      (`Training(shuffled=True)` goes through them epoch by epoch).
     """
 
     lookback: int | None = None
