@@ -84,7 +84,7 @@ def test_fit_goes_through_epochs_member_by_member_and_resumes(tmp_path):
     model, history = fit(jnp.zeros(2), loss, sampler, optax.sgd(0.01), **given)
     first = history.facts["first"].reshape(2, 11, 2)
     assert (np.sort(first, 1) == np.arange(11.0)[None, :, None]).all()
-    alone, _ = fit(jnp.zeros(()), loss, sampler, optax.sgd(0.01), **given | {"key": keys[1]})
+    alone, _ = fit(jnp.zeros(()), loss, sampler, optax.sgd(0.01), **{**given, "key": keys[1]})
     assert np.allclose(model[1], alone, atol=1e-12)
 
     class Stop(Exception):
