@@ -18,20 +18,23 @@ from dsrecon.layer import AbstractSequenceLayer
 from dsrecon.models import S4, TPGN, DLinear, LinearForecaster
 from dsrecon.models.ahead import SequenceForecaster
 from dsrecon.models.linear import Level
-from dsrecon.training import Windows, fit, forecasting, grouped, squared
+from dsrecon.training import Epochs, Windows, fit, forecasting, grouped, squared
 
 EPOCH, FEWEST = 1000, 50
 """Updates at most and at least between two looks at the validation windows: few windows are gone through repeatedly."""
 
 
 class Training(eqx.Module):
-    """How a forecaster is trained: Adam on windows drawn at random, until the validation error stops falling.
+    """How a forecaster is trained: Adam on windows in random order, until the validation error stops falling.
 
     - `epochs`: as many windows as there are (but at least 50 updates), so many times, at most. After each (or after
       1,000 updates) the validation windows are looked at; `patience` looks without a better error are the end. The best
       state is kept.
     - `batch` windows an update. `learning_rate` in the first two epochs, then `decay` times the last one's.
     - `weight_decay`: of AdamW. `error`: what is minimised, `squared` or `absolute`.
+    - `shuffled`: an epoch has every window once, in an order of its own (but for the last ones, where they do not make
+      a whole batch). Otherwise windows are drawn with replacement, so that by the end of the first epoch one in three
+      has not been seen.
     """
 
     epochs: int = 25
@@ -41,6 +44,7 @@ class Training(eqx.Module):
     decay: float = 0.9
     weight_decay: float = 0.0
     error: Callable[[Array], Array] = squared
+    shuffled: bool = False
 
     def __check_init__(self):
         for name in ("epochs", "patience", "batch"):
@@ -94,7 +98,7 @@ def trained(
         model, history = fit(
             start,
             forecasting(task.known, training.error),
-            sampler,
+            Epochs(sampler) if training.shuffled else sampler,
             optimiser,
             steps=updates,
             every=look,
@@ -138,7 +142,8 @@ class TPGNEstimator(AbstractEstimator):
 
     - `lookback`, `period`: found from the series where not given. `width`: units of each branch.
     - `normalise`: each window has mean 0 and variance 1. `marks`: time marks beside the series, where it has dates.
-    - `training`: see `Training`; the default is the published protocol.
+    - `training`: see `Training`; the default is the published protocol, but that windows are drawn with replacement
+      (`Training(shuffled=True)` goes through them epoch by epoch).
     """
 
     lookback: int | None = None

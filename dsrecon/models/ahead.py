@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dsrecon._types import Key
-from dsrecon.forecaster import AbstractForecaster
+from dsrecon.forecaster import AbstractWideForecaster, check_window
 from dsrecon.layer import AbstractSequenceLayer
 from dsrecon.models._init import at_least_one
 from dsrecon.models.linear import Level, level_of
 from dsrecon.models.sequence import SequenceModel, sequence_model
 
 
-class SequenceForecaster(AbstractForecaster):
+class SequenceForecaster(AbstractWideForecaster):
     """A `SequenceModel` over `lookback + horizon` rows: `[lookback, n] -> [horizon, n]`.
 
         rows = [[x - l, past, 0],
@@ -97,7 +97,7 @@ class SequenceForecaster(AbstractForecaster):
         *,
         key: Key | None = None,
     ) -> Float[Array, "horizon n"]:
-        self._check(x, past, future)
+        check_window(self, x, past, future)
         level = level_of(x, self.level)
         return self.model(self._rows(x - level, past, future), key=key)[self.lookback :] + level
 
@@ -108,13 +108,3 @@ class SequenceForecaster(AbstractForecaster):
         ahead = [jnp.zeros((self.horizon, self.channels), x.dtype), *([] if future is None else [future]), unknown]
         ahead.append(jnp.ones((self.horizon, 1), x.dtype))
         return jnp.concatenate([jnp.concatenate(behind, 1), jnp.concatenate(ahead, 1)])
-
-    def _check(self, x: Array, past: Array | None, future: Array | None) -> None:
-        wanted = (self.lookback, self.channels)
-        if x.shape != wanted:
-            raise ValueError(f"x must have shape [lookback, n] = {list(wanted)}: got {list(x.shape)}.")
-        given = (("past", past, self.lookback, self.past_size), ("future", future, self.horizon, self.known_size))
-        for name, values, rows, columns in given:
-            shape = (rows, 0) if values is None else values.shape
-            if shape != (rows, columns):
-                raise ValueError(f"{name} must have shape {[rows, columns]}: got {list(shape)}.")

@@ -8,18 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from dsrecon._types import Key
-from dsrecon.kernels import causal_convolution
-from dsrecon.layer import (
-    AbstractContinuousLayer,
-    AbstractOutputCell,
-    ChannelCell,
-    Given,
-    Steps,
-    TimedCell,
-    sequence,
-    steps,
-    stepwise,
-)
+from dsrecon.layer import ChannelCell, steps, stepwise
+from dsrecon.models._channels import AbstractChannelLayer
 from dsrecon.models._ssm import check_layer, krylov_kernel, log_steps
 from dsrecon.models.discretise import AbstractDiscretisation, Bilinear
 from dsrecon.models.hippo import Measure, TridiagonalForm, hippo_system, tridiagonal_form
@@ -65,7 +55,7 @@ def _solve(sub: Array, diagonal: Array, above: Array, y: Array) -> Array:
     return jax.lax.linalg.tridiagonal_solve(jnp.concatenate([zero, sub]), diagonal, jnp.concatenate([above, zero]), y)
 
 
-class LSSL(AbstractContinuousLayer):
+class LSSL(AbstractChannelLayer):
     """Linear state-space layer: channel `i` of `d` is a system of `n` states with HiPPO's matrix.
 
         x_i' = e^{s_i} (A x_i + B u_i)
@@ -123,14 +113,6 @@ class LSSL(AbstractContinuousLayer):
         self.B = jnp.asarray(B, float) if trainable else None
         self.measure, self.rule = measure, Bilinear() if rule is None else rule
 
-    @property
-    def width(self) -> int:
-        return len(self.D)
-
-    @property
-    def state_size(self) -> int:
-        return self.C.size
-
     def system(self) -> tuple[Float[Array, "n n"], Float[Array, "n"]]:
         """`A` and `B`, per unit of a channel's step."""
         fixed = hippo_system(self.measure, self.C.shape[1])
@@ -142,17 +124,8 @@ class LSSL(AbstractContinuousLayer):
         A_d, B_d = self._discrete(steps(dt, None, self.D.dtype))
         return krylov_kernel(A_d, B_d, self.C, length)
 
-    def __call__(self, u: Given, dt: Steps = 1.0, *, key: Key | None = None) -> Float[Array, "t d"]:
-        u = sequence(u, self.width)
-        given = steps(dt, len(u), u.dtype)
-        if given.ndim:
-            return stepwise(self, u, given)
-        return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
-
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
-        if dt is None:
-            return TimedCell(self)  # pyright: ignore[reportCallIssue]
-        return self._cell(steps(dt, None, self.D.dtype))
+    def _uneven(self, u: Float[Array, "t d"], dt: Float[Array, "t"]) -> Float[Array, "t d"]:
+        return stepwise(self, u, dt)
 
     def _cell(self, dt: Array) -> ChannelCell:
         A_d, B_d = self._discrete(dt)
@@ -171,7 +144,7 @@ class LSSL(AbstractContinuousLayer):
             return self._cell(dt)(x, u)
         n, w, B = self.C.shape[1], self.rule.weight, self.system_input()
         A = _structured(tridiagonal_form(self.measure, n), x.dtype) if self.matrix is None else self.matrix
-        z, d = x.reshape(n, -1), jnp.exp(self.log_step) * dt
+        z, d = x.reshape(n, -1), self._step(dt)
         y = z + d[None] * (B[:, None] * u[None] + ((1 - w) * A.times(z) if w < 1 else 0))
         if not w:
             return y.reshape(-1)
@@ -183,7 +156,7 @@ class LSSL(AbstractContinuousLayer):
 
     def _discrete(self, dt: Array) -> tuple[Array, Array]:
         A, B = self.system()
-        return jax.vmap(lambda d: self.rule.dense(A, B, d))(jnp.exp(self.log_step) * dt)
+        return jax.vmap(lambda d: self.rule.dense(A, B, d))(self._step(dt))
 
 
 STRUCTURED = ("legs", "legt", "lagt")

@@ -9,18 +9,9 @@ from jax.lax import Precision
 from jaxtyping import Array, Float, Shaped
 
 from dsrecon._types import Key
-from dsrecon.kernels import cauchy_product, causal_convolution
-from dsrecon.layer import (
-    AbstractContinuousLayer,
-    AbstractOutputCell,
-    ChannelCell,
-    Given,
-    Steps,
-    TimedCell,
-    sequence,
-    steps,
-    stepwise,
-)
+from dsrecon.kernels import cauchy_product
+from dsrecon.layer import ChannelCell, steps, stepwise
+from dsrecon.models._channels import AbstractChannelLayer
 from dsrecon.models._ssm import as_complex, as_pair, check_layer, log_steps, poles_of
 from dsrecon.models.discretise import Bilinear
 from dsrecon.models.hippo import Measure, normal_plus_low_rank
@@ -29,7 +20,7 @@ SLOWEST = 1e-3
 """Least decay of a pole at the start: the normal part of LegT, LagT and Fourier has none."""
 
 
-class S4(AbstractContinuousLayer):
+class S4(AbstractChannelLayer):
     """State-space layer with `A` normal plus low rank; each of the `d` channels is a system of `n` states.
 
         x_i' = e^{s_i} (A_i x_i + B_i u_i)
@@ -106,14 +97,6 @@ class S4(AbstractContinuousLayer):
         self.log_step = log_steps(width, step_min, step_max, key=key_step)
         self.rule = rule
 
-    @property
-    def width(self) -> int:
-        return len(self.D)
-
-    @property
-    def state_size(self) -> int:
-        return self.C.size
-
     def dense(self) -> tuple[Float[Array, "d n n"], Float[Array, "d n"], Float[Array, "d n"]]:
         """`A`, `B`, `C` of each channel on real parts and imaginary parts, per unit of the channel's step."""
         poles, P = poles_of(self.log_decay, self.frequency), jnp.concatenate([self.P[0], self.P[1]], 1)
@@ -140,17 +123,8 @@ class S4(AbstractContinuousLayer):
         damped = jnp.fft.irfft(values, 2 * length)[:, :length]
         return damped * jnp.asarray(radius ** -np.arange(length), damped.dtype)[None]
 
-    def __call__(self, u: Given, dt: Steps = 1.0, *, key: Key | None = None) -> Float[Array, "t d"]:
-        u = sequence(u, self.width)
-        given = steps(dt, len(u), u.dtype)
-        if given.ndim:
-            return stepwise(self, u, given)
-        return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
-
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
-        if dt is None:
-            return TimedCell(self)  # pyright: ignore[reportCallIssue]
-        return self._cell(steps(dt, None, self.D.dtype))
+    def _uneven(self, u: Float[Array, "t d"], dt: Float[Array, "t"]) -> Float[Array, "t d"]:
+        return stepwise(self, u, dt)
 
     def _cell(self, dt: Array) -> ChannelCell:
         A, B, C = self.dense()
@@ -194,9 +168,6 @@ class S4(AbstractContinuousLayer):
         seen = 2 * jnp.einsum("dki,dk->di", jnp.conj(P), z, precision=Precision.HIGHEST).real
         low = jnp.einsum("dki,di->dk", P, seen.astype(P.dtype), precision=Precision.HIGHEST)
         return poles_of(self.log_decay, self.frequency) * z - low
-
-    def _step(self, dt: Array) -> Array:
-        return jnp.exp(self.log_step) * dt
 
 
 def _eliminated(S: Array, q: Array) -> Array:

@@ -8,17 +8,9 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Shaped
 
 from dsrecon._types import Key
-from dsrecon.kernels import causal_convolution, linear_scan, vandermonde_product
-from dsrecon.layer import (
-    AbstractContinuousLayer,
-    AbstractOutputCell,
-    ChannelCell,
-    Given,
-    Steps,
-    TimedCell,
-    sequence,
-    steps,
-)
+from dsrecon.kernels import linear_scan, vandermonde_product
+from dsrecon.layer import ChannelCell, steps
+from dsrecon.models._channels import AbstractChannelLayer
 from dsrecon.models._ssm import as_complex, as_pair, check_layer, log_steps, poles_of, rotations
 from dsrecon.models.discretise import AbstractDiscretisation, ZeroOrderHold
 from dsrecon.models.hippo import normal_plus_low_rank
@@ -42,7 +34,7 @@ def start_poles(init: str, state_size: int) -> np.ndarray:
     raise ValueError(f"init must be one of {INITS}: got {init!r}.")
 
 
-class S4D(AbstractContinuousLayer):
+class S4D(AbstractChannelLayer):
     """Diagonal state-space layer: channel `i` of `d` has `n/2` complex states, each with its conjugate.
 
         x_ij' = e^{s_i} (p_ij x_ij + u_i)
@@ -99,14 +91,6 @@ class S4D(AbstractContinuousLayer):
         self.rule = ZeroOrderHold() if rule is None else rule
 
     @property
-    def width(self) -> int:
-        return len(self.D)
-
-    @property
-    def state_size(self) -> int:
-        return self.C.size
-
-    @property
     def poles(self) -> Complex[Array, "d k"]:
         """`p`, per unit of the channel's step."""
         return poles_of(self.log_decay, self.frequency)
@@ -115,18 +99,6 @@ class S4D(AbstractContinuousLayer):
         """`K` `[d, length]`: the response to a unit impulse, `D` left out."""
         x, b = self.rule.diagonal(self.poles, self._step(steps(dt, None, self.D.dtype))[:, None])
         return vandermonde_product(as_complex(self.C) * b, x, length)
-
-    def __call__(self, u: Given, dt: Steps = 1.0, *, key: Key | None = None) -> Float[Array, "t d"]:
-        u = sequence(u, self.width)
-        given = steps(dt, len(u), u.dtype)
-        if given.ndim:
-            return self._scanned(u.T, given).T + self.D[None] * u
-        return causal_convolution(self.kernel(len(u), given), u.T).T + self.D[None] * u
-
-    def cell(self, dt: float | Shaped[Array, ""] | None = 1.0) -> AbstractOutputCell:
-        if dt is None:
-            return TimedCell(self)  # pyright: ignore[reportCallIssue]
-        return self._cell(steps(dt, None, self.D.dtype))
 
     def _cell(self, dt: Array) -> ChannelCell:
         x, b = self.rule.diagonal(self.poles, self._step(dt)[:, None])
@@ -146,10 +118,7 @@ class S4D(AbstractContinuousLayer):
     def advance(self, x: Float[Array, "m"], u: Float[Array, "d"], dt: Float[Array, ""]) -> Float[Array, "m"]:
         return self._cell(dt)(x, u)
 
-    def _step(self, dt: Array) -> Array:
-        return jnp.exp(self.log_step) * dt
-
-    def _scanned(self, u: Float[Array, "d t"], dt: Float[Array, "t"]) -> Float[Array, "d t"]:
+    def _uneven(self, u: Float[Array, "t d"], dt: Float[Array, "t"]) -> Float[Array, "t d"]:
         @jax.checkpoint
         def channel(given):
             u, poles, c, step = given
@@ -157,4 +126,5 @@ class S4D(AbstractContinuousLayer):
             z = linear_scan(jnp.exp(x), b * u.astype(b.dtype)[:, None])
             return 2 * jnp.sum(z.real * c[0][None] - z.imag * c[1][None], 1)
 
-        return jax.lax.map(channel, (u, self.poles, jnp.moveaxis(self.C, 1, 0), jnp.exp(self.log_step)))
+        y = jax.lax.map(channel, (u.T, self.poles, jnp.moveaxis(self.C, 1, 0), jnp.exp(self.log_step)))
+        return y.T + self.D[None] * u

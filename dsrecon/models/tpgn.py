@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from dsrecon._types import Key
-from dsrecon.forecaster import AbstractForecaster
+from dsrecon.forecaster import AbstractWideForecaster, check_window
 from dsrecon.models._init import at_least_one, uniforms
 from dsrecon.models.pgn import PGN
 
@@ -61,7 +61,7 @@ class Channel(eqx.Module):
         return y[: future.shape[1]] + self.ahead[1](jnp.tanh(self.ahead[0](future)))[0]
 
 
-class TPGN(AbstractForecaster):
+class TPGN(AbstractWideForecaster):
     """Temporal PGN: `[lookback, n] -> [horizon, n]`, every channel with weights of its own.
 
     The window is folded into `R = lookback / period` rows of one period. With `u[r, p]` the value at phase `p` of row
@@ -137,7 +137,7 @@ class TPGN(AbstractForecaster):
         *,
         key: Key | None = None,
     ) -> Float[Array, "horizon n"]:
-        self._check(x, past, future)
+        check_window(self, x, past, future)
         mean, scale = jnp.zeros((1, x.shape[1]), x.dtype), jnp.ones((1, x.shape[1]), x.dtype)
         if self.normalise:
             mean = x.mean(0, keepdims=True)
@@ -154,13 +154,3 @@ class TPGN(AbstractForecaster):
         else:
             y = eqx.filter_vmap(lambda channel, u: channel(u, future))(self.channel, u)
         return y[:, : self.horizon].T * scale + mean
-
-    def _check(self, x: Array, past: Array | None, future: Array | None) -> None:
-        wanted = (self.lookback, self.channels)
-        if x.shape != wanted:
-            raise ValueError(f"x must have shape [lookback, n] = {list(wanted)}: got {list(x.shape)}.")
-        given = (("past", past, self.lookback, self.past_size), ("future", future, self.horizon, self.known_size))
-        for name, values, rows, columns in given:
-            shape = (rows, 0) if values is None else values.shape
-            if shape != (rows, columns):
-                raise ValueError(f"{name} must have shape {[rows, columns]}: got {list(shape)}.")

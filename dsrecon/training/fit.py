@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from dsrecon._types import Devices, Key, Keys
 from dsrecon.training.checkpoint import Checkpoint, fingerprint
+from dsrecon.training.epochs import Epochs
 from dsrecon.training.losses import Loss
 from dsrecon.training.progress import Progress, joined, parted
 from dsrecon.training.spread import groups_of
@@ -61,7 +62,7 @@ def radam(start: float, end: float, steps: int) -> optax.GradientTransformation:
 def fit(
     model: PyTree,
     loss: Loss,
-    sampler: Callable[[Key], Any],
+    sampler: Callable[[Key], Any] | Epochs,
     optimiser: optax.GradientTransformation,
     *,
     steps: int,
@@ -87,7 +88,7 @@ def fit(
     - `adapt`: `(model, state, batch, update) -> (state, facts)`, before each gradient: changes the state of the loss,
       such as the strength of the forcing (`Adaptive`, `scheduled`).
     - `gradient`: what the optimiser gets: `of_batch`, or `of_windows`, the gradient of each window by itself.
-    - `sampler`: `key -> batch`, traced; shared by the runs, each with its own keys.
+    - `sampler`: `key -> batch`, traced, or `Epochs`; shared by the runs, each with its own keys.
     - `optimiser`: an optax transformation.
     - `steps`: updates. `every`: updates in one compiled call, evaluated after each (default: a twentieth of them).
     - `key`: one key, or keys `[r]`: one a member. A member trains as it would alone with its key.

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from dsrecon._types import Key, Keys
+from dsrecon.training.epochs import Epochs
 from dsrecon.training.losses import Loss
 
 Facts = dict[str, Array]
@@ -41,7 +42,7 @@ class Recipe(NamedTuple):
 
     static: PyTree
     loss: Loss
-    sampler: Callable[[Key], Any]
+    sampler: Callable[[Key], Any] | Epochs
     optimiser: optax.GradientTransformation
     adapt: Adapt | None
     gradient: Gradient
@@ -111,7 +112,7 @@ def _member(length: int, recipe: Recipe, fixed_sampler: Any) -> Callable[..., tu
 
         def update(run: Run, number: Array):
             batch_key, loss_key = jax.random.split(jax.random.fold_in(run.key, number))
-            batch = sampler(batch_key)
+            batch = sampler(run.key, number) if isinstance(sampler, Epochs) else sampler(batch_key)
             state, told = run.loss_state, {}
             if adapt is not None:
                 state, told = adapt(eqx.combine(run.free, fixed, static), state, batch, number)

@@ -98,11 +98,23 @@ class Windows(eqx.Module):
         self.starts = None if len(trials) == 1 and mask is None else _starts(trials, mask, length)
         self.ends = jnp.asarray(np.cumsum(trials), jnp.int32) if told else None
 
+    @property
+    def count(self) -> int:
+        """Windows that there are to draw from."""
+        return len(self.x) - self.length if self.starts is None else len(self.starts)
+
     def __call__(self, key: Key) -> Window:
         """`batch` windows; their starts are uniform over all that fit."""
-        count = len(self.x) - self.length if self.starts is None else len(self.starts)
-        drawn = jax.random.randint(key, (2, self.batch), 0, count)
-        starts = drawn[0] if self.starts is None else self.starts[drawn[0]]
+        drawn = jax.random.randint(key, (2, self.batch), 0, self.count)
+        return self._cut(drawn[0], drawn[1])
+
+    def of(self, numbers: Int[Array, "b"], key: Key) -> Window:
+        """The windows of these numbers (from 0, of `count`); `key` draws the noise on what the model is shown."""
+        drawn = numbers if self.pool is None else jax.random.randint(key, numbers.shape, 0, self.count)
+        return self._cut(numbers, drawn)
+
+    def _cut(self, numbers: Int[Array, "b"], noise: Int[Array, "b"]) -> Window:
+        starts = numbers if self.starts is None else self.starts[numbers]
 
         def cut(values, starts):
             size = (self.length + 1, values.shape[1])
@@ -110,7 +122,7 @@ class Windows(eqx.Module):
 
         x = cut(self.x, starts)
         seen = x if self.seen is None else cut(self.seen, starts)
-        seen = seen if self.pool is None else seen + cut(self.pool, drawn[1])
+        seen = seen if self.pool is None else seen + cut(self.pool, noise)
         s = None if self.s is None else cut(self.s, starts)
         mask = None if self.mask is None else cut(self.mask, starts)
         trial = None if self.ends is None else jnp.searchsorted(self.ends, starts.astype(jnp.int32), side="right")
