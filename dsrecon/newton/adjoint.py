@@ -11,7 +11,7 @@ from jaxtyping import Array
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
-from dsrecon.kernels.recurrence import contract
+from dsrecon.kernels.contraction import contract
 from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
 
