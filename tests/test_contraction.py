@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from helpers import CELLS, forcing, inputs, instance, states
 
-from dsrecon.kernels import plain_pullback, pullback, recurrence, stages
-from dsrecon.kernels.contraction import CPU_ROWS
-from dsrecon.models import ClippedDendriticPLRNN, DendriticPLRNN
+from dsrecon.kernels import contraction, plain_pullback, pullback, recurrence, stages
+from dsrecon.models import ALRNN, ClippedDendriticPLRNN, DendriticPLRNN, ShallowPLRNN
 from dsrecon.readout import Forced, IdentityReadout, LinearReadout
 
-ROWS = CPU_ROWS + 45
-"""Two pieces and a row, and no multiple of what goes side by side."""
+ROWS = 301
+"""No multiple of what goes side by side, nor of the pieces of the test."""
 
 NAMES = ("dendritic-driven", "clipped-dendritic", "shallow-driven")
 
@@ -29,11 +28,19 @@ def row_of(name):
     return next(row for row in CELLS if row.name == name)
 
 
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    """Pieces of a few rows, as large cells have them."""
+    monkeypatch.setattr(contraction, "CPU_WHOLE", 2**10)
+    monkeypatch.setattr(contraction, "CPU_PIECE", 2**10)
+
+
 @pytest.mark.parametrize("rows", [1, ROWS])
 @pytest.mark.parametrize("name", NAMES)
 def test_pullback_is_that_of_jax(name, rows):
     row = row_of(name)
     cell = instance(row)
+    assert 1 < contraction.rows_at_once(cell, jnp.zeros((ROWS, cell.state_size))) < ROWS
     given = cell, states(cell, rows), inputs(row, rows), states(cell, rows, seed=1)
     agree(eqx.filter_jit(pullback)(*given), eqx.filter_jit(plain_pullback)(*given))
 
@@ -82,3 +89,10 @@ def test_adjoint_through_stages_is_that_of_jax(batch):
         return eqx.filter_grad(measured)((step, z0, s))
 
     agree(gradient("deferred"), gradient("direct"))
+
+
+def test_small_maps_are_contracted_at_once(monkeypatch):
+    monkeypatch.undo()
+    small, large = ALRNN(20, 2, key=jax.random.key(0)), ShallowPLRNN(5, 250, key=jax.random.key(0))
+    assert contraction.rows_at_once(small, jnp.zeros((3200, 20))) == 3200
+    assert 100 < contraction.rows_at_once(large, jnp.zeros((3200, 5), jnp.float32)) < 400
