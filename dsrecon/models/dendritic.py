@@ -16,7 +16,7 @@ RANGE = 3.0
 """Standardised data lie within this many standard deviations: where thresholds start."""
 
 LANES = 16
-"""Rows that a CPU takes side by side where it sums over rows what each threshold lets through: vectors of 16 numbers."""
+"""Rows that a CPU takes side by side where it sums over rows what each threshold lets through."""
 
 
 class DendriticPLRNN(AbstractPWLCell):
@@ -196,7 +196,7 @@ def pulled_back(
 def _pulled_basis(
     a: Float[Array, "b"], H: Float[Array, "b w"], zs: Inexact[Array, "t w"], bars: Inexact[Array, "t w"]
 ) -> tuple[Float[Array, "b"], Float[Array, "b w"], Float[Array, "t w"]]:
-    """What `sum_b a_b relu(z - H_b)` of every row `z` of `zs` pulls back of the same row of `bars`, by `a`, `H` and `z`.
+    """What `sum_b a_b relu(z - H_b)` pulls back: of `bars`, row by row of `zs`, by `a` and `H` (summed) and by `z`.
 
     The sums over rows are carried along a loop, where whole vectors are added at once: as reductions of an array
     `[t, b, w]`, which is what JAX's own rule makes of them, they took nine times as long.

@@ -82,16 +82,13 @@ class Forced(AbstractCell):
         return value, as_matrix(J) @ jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype))
 
 
-
 @stages.register(Forced)
 def _(step: Forced):
     return step.force, lambda z, s: step.cell(z, s.s)
 
 
 @pullback.register(Forced)
-def _(
-    step: Forced, zs: Inexact[Array, "n m"], inputs: Forcing, ls: Inexact[Array, "n m"]
-) -> tuple[Any, Array, Any]:
+def _(step: Forced, zs: Inexact[Array, "n m"], inputs: Forcing, ls: Inexact[Array, "n m"]) -> tuple[Any, Array, Any]:
     """Through the cell at the forced states, in the way of the cell, and then through the forcing."""
     free, fixed = eqx.partition((step.readout, inputs._replace(s=None)), eqx.is_inexact_array)
 
