@@ -9,9 +9,9 @@ counts: other work on the machine slows both. On a machine that others use
 
     taskset -c 0 python benchmarks/bench_cells.py [NAME ...]
 
-compares processor time on one core instead, single runs, in `results/cells_one_core.json`. PyTorch is eager, the best of
-one and two threads (here one). Times are a whole update and model: windows, forward, backward, optimiser; compilation
-left out. The ratio and the load of the machine stand in `extra_info`.
+compares processor time on one core instead, single runs, in `results/cells_one_core.json`. PyTorch is eager, the best
+of one and two threads (here one). Times are a whole update and model: windows, forward, backward, optimiser;
+compilation left out. The ratio and the load of the machine stand in `extra_info`.
 """
 
 import json

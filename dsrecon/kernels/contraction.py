@@ -11,9 +11,9 @@ from jaxtyping import Array
 from dsrecon._types import Inputs, Step
 
 CPU_WHOLE, CPU_PIECE = 2**21, 2**19
-"""Bytes between the products up to which a CPU contracts all rows at once, and the size of the pieces beyond, which stay
-in its cache. Measured for 3,200 rows of 5 states and 250 hidden units: 1.5 ms at once, 1.0, .85 and .95 ms in pieces
-of 800, 160 and 80 rows. Cells of 20 and 40 units lost a tenth of a gradient in pieces."""
+"""Bytes between the products up to which a CPU contracts all rows at once, and the size of the pieces beyond, which
+stay in its cache. Measured for 3,200 rows of 5 states and 250 hidden units: 1.5 ms at once, 1.0, .85 and .95 ms in
+pieces of 800, 160 and 80 rows. Cells of 20 and 40 units lost a tenth of a gradient in pieces."""
 
 
 def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
