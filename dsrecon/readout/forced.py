@@ -94,9 +94,10 @@ def _(step: Forced, zs: Inexact[Array, "n m"], inputs: Forcing, ls: Inexact[Arra
 
     def force(free, zs):
         readout, pulls = eqx.combine(free, fixed)
-        return jax.vmap(Forced(step.cell, readout).force)(zs, pulls)
+        return jax.vmap(Forced(step.cell, readout).force)(zs, pulls)  # pyright: ignore[reportCallIssue]
 
     forced, pull = jax.vjp(force, free, zs)
     cell_bar, forced_bar, s_bar = pullback(step.cell, forced, inputs.s, ls)
     (readout_bar, pulls_bar), zs_bar = pull(forced_bar)
-    return Forced(cell_bar, readout_bar), zs_bar, pulls_bar._replace(s=s_bar)
+    step_bar = Forced(cell_bar, readout_bar)  # pyright: ignore[reportCallIssue]
+    return step_bar, zs_bar, pulls_bar._replace(s=s_bar)
