@@ -5,23 +5,33 @@
 
 Windows of T 200, batches of 16, RAdam, float32. Both compute the same loss (checked to 1e-5, with its gradients to
 1e-3) and draw their windows from one series. Both forms are timed in turn, a round each, and the least of the rounds
-counts: other work on the machine slows both. PyTorch is eager, the best of one and two threads. Times are a whole
-update and model: windows, forward, backward, optimiser; compilation left out. The ratio and the load of the machine
-stand in `extra_info`.
+counts: other work on the machine slows both. On a machine that others use
+
+    taskset -c 0 python benchmarks/bench_cells.py [NAME ...]
+
+compares processor time on one core instead, single runs, in `results/cells_one_core.json`. PyTorch is eager, the best
+of one and two threads (here one). Times are a whole update and model: windows, forward, backward, optimiser;
+compilation left out. The ratio and the load of the machine stand in `extra_info`.
 """
 
+import json
 import os
+import sys
+import time
 from functools import cache
+from pathlib import Path
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import versions
 from eager import Eager
 
 from dsrecon import Forced, IdentityReadout, LinearReadout, models
-from dsrecon.training import Window, Windows, fit, gtf, radam
+from dsrecon.training import Window, Windows, fit, gtf, of_batch, radam
+from dsrecon.training.updates import Recipe, Run, compiled
 
 T, B, RATE = 200, 16, 1e-3
 UPDATES, ROUNDS = 200, 6
@@ -121,3 +131,47 @@ def test_update(benchmark, name, runs):
         "times_faster": min(eagerly) / each,
         "load_average": os.getloadavg()[0],
     }
+
+
+def one_core(name: str, updates: int = 50, rounds: int = 8) -> dict[str, float | str]:
+    """Processor time of an update, ours and eager PyTorch's, the least of rounds in turn."""
+    _, (_, n), forcing = CASES[name]
+    reference, keys = eager(name), jax.random.split(jax.random.key(0), 1)
+    reference.torch.set_num_threads(1)
+    free, static = eqx.partition(eqx.filter_vmap(lambda key: model(name, key))(keys), eqx.is_inexact_array)
+    fixed, static = eqx.partition(static, eqx.is_array)
+    optimiser, sampler = radam(RATE, RATE, updates), Windows(jnp.asarray(series(n)), length=T, batch=B)
+    start = Run(free, eqx.filter_vmap(optimiser.init)(free), None, keys, jnp.full(1, -1, jnp.int32))
+    recipe = Recipe(static, gtf(**forcing), sampler, optimiser, None, of_batch)
+    program = compiled(updates, (start, fixed), recipe)
+
+    def seconds(work, count):
+        begun = time.process_time()
+        work()
+        return (time.process_time() - begun) / count
+
+    def theirs():
+        for _ in range(3):
+            reference.update()
+
+    both = [
+        (seconds(lambda: jax.block_until_ready(program(start, fixed, 0)), updates), seconds(theirs, 3))
+        for _ in range(rounds + 1)
+    ]
+    ours, eagerly = np.min(both[1:], axis=0).tolist()
+    found = {"ms_per_update": 1e3 * ours, "pytorch_eager_ms_per_update": 1e3 * eagerly, "times_faster": eagerly / ours}
+    return {"case": name, **found, "load_average": os.getloadavg()[0]}
+
+
+def main() -> None:
+    path = Path(__file__).parent / "results" / "cells_one_core.json"
+    rows = {row["case"]: row for row in json.loads(path.read_text())["cells"]} if path.exists() else {}
+    for name in sys.argv[1:] or CASES:
+        rows[name] = one_core(name)
+        print(rows[name], flush=True)
+        found = {"machine": versions(), "cells": [rows[known] for known in CASES if known in rows]}
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

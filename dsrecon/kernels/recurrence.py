@@ -1,5 +1,6 @@
 """Running a nonlinear recurrence step by step, with the adjoint written once for every map."""
 
+from functools import singledispatch
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
+from dsrecon.kernels.contraction import contract
 
 ENGINES = ("auto", "loop", "fused", "interpreted")
 
@@ -116,7 +118,7 @@ def _recurrence_bwd(
     zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int, engine: str, units: int | None
 ):
     step, z0, inputs = primals
-    advance = jax.vmap(step) if z0.ndim == 2 else step
+    over = jax.vmap if z0.ndim == 2 else lambda f: f
     before = jnp.concatenate([z0[None], zs[:-1]])
     if engine != "loop":
         from dsrecon.kernels.accelerated.loop import backward
@@ -127,14 +129,19 @@ def _recurrence_bwd(
         ls, z0_bar = (ls[:, 0], z0_bar[0]) if one else (ls, z0_bar)
         step_bar, inputs_bar = contract(step, before, inputs, ls)
         return step_bar, z0_bar, inputs_bar
+    maps, entered = stages(step), [before]
+    for first in maps[:-1]:
+        entered.append(jax.vmap(over(first))(entered[-1], inputs))
 
     def back(l, now):
-        z, s, z_bar = now
-        l = l + z_bar
-        _, pull = jax.vjp(lambda z: advance(z, s), z)
-        return pull(l)[0], l
+        entered, s, z_bar = now
+        arriving = l = l + z_bar
+        for part, z in zip(reversed(maps), reversed(entered), strict=True):
+            _, pull = jax.vjp(lambda z, part=part: over(part)(z, s), z)
+            (l,) = pull(l)
+        return l, arriving
 
-    z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (before, inputs, zs_bar), reverse=True, unroll=unroll)
+    z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (entered, inputs, zs_bar), reverse=True, unroll=unroll)
     step_bar, inputs_bar = contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
 
@@ -144,19 +151,11 @@ def _expanded(inputs: Any) -> Any:
     return jax.tree.map(lambda x: x[:, None], inputs)
 
 
-def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
-    """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs."""
-    lead = ls.shape[:-1]
+@singledispatch
+def stages(step: Step) -> tuple[Step, ...]:
+    """Maps `(z, s) -> z'` whose composition, the first first, is `step`: by default the step itself.
 
-    def rows(tree):
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)
-
-    free, fixed = eqx.partition((step, rows(inputs)), eqx.is_inexact_array)
-
-    def all_steps(free):
-        step, inputs = eqx.combine(free, fixed)
-        return jax.vmap(step)(rows(before), inputs)
-
-    _, pull = jax.vjp(all_steps, free)
-    ((step_bar, inputs_bar),) = pull(rows(ls))
-    return step_bar, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), inputs_bar)
+    A map that is made of others registers them, `@stages.register(MyCell)`. Along a run whose states are known, what
+    enters each of them is computed for all steps at once, and not again in the reverse loop.
+    """
+    return (step,)

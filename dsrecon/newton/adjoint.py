@@ -11,8 +11,8 @@ from jaxtyping import Array
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.kernels import linear_scan
+from dsrecon.kernels.contraction import contract
 from dsrecon.kernels.mapped import mapped
-from dsrecon.kernels.recurrence import contract
 from dsrecon.kernels.shift import preceding
 from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part

@@ -1,13 +1,15 @@
 """How observations pull on a state: `Forced`, a cell made of a cell and a readout."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
 from dsrecon._types import Inputs, Jacobian, State
 from dsrecon.cell import AbstractCell, as_matrix, times_diagonal
+from dsrecon.kernels import pullback, stages
 from dsrecon.readout.base import AbstractReadout
 
 
@@ -78,3 +80,24 @@ class Forced(AbstractCell):
         forced, push = jax.linearize(force, z)
         value, J = self.cell.linearise(forced, s.s)
         return value, as_matrix(J) @ jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype))
+
+
+@stages.register(Forced)
+def _(step: Forced):
+    return step.force, lambda z, s: step.cell(z, s.s)
+
+
+@pullback.register(Forced)
+def _(step: Forced, zs: Inexact[Array, "n m"], inputs: Forcing, ls: Inexact[Array, "n m"]) -> tuple[Any, Array, Any]:
+    """Through the cell at the forced states, in the way of the cell, and then through the forcing."""
+    free, fixed = eqx.partition((step.readout, inputs._replace(s=None)), eqx.is_inexact_array)
+
+    def force(free, zs):
+        readout, pulls = eqx.combine(free, fixed)
+        return jax.vmap(Forced(step.cell, readout).force)(zs, pulls)  # pyright: ignore[reportCallIssue]
+
+    forced, pull = jax.vjp(force, free, zs)
+    cell_bar, forced_bar, s_bar = pullback(step.cell, forced, inputs.s, ls)
+    (readout_bar, pulls_bar), zs_bar = pull(forced_bar)
+    step_bar = Forced(cell_bar, readout_bar)  # pyright: ignore[reportCallIssue]
+    return step_bar, zs_bar, pulls_bar._replace(s=s_bar)

@@ -70,10 +70,10 @@ class LinearReadout(AbstractReadout):
         z: Inexact[Array, "m"],
         mask: Bool[Array, "n"] | None = None,
     ) -> Inexact[Array, "m"]:
-        r = x - self.decode(z)
         if mask is None:
-            return z + jnp.linalg.pinv(self.B) @ r
-        r = jnp.where(mask, r, 0)
+            inverse = jnp.linalg.pinv(self.B)
+            return z - (inverse @ self.B) @ z + inverse @ (x - self.b)
+        r = jnp.where(mask, x - self.decode(z), 0)
         if self.observed_size > self.state_size:
             return z + jnp.linalg.pinv(jnp.where(mask[:, None], self.B, 0)) @ r
         inverse = jnp.linalg.pinv(self.B)

@@ -24,6 +24,9 @@ INLINED = frozenset(
     "optimization_barrier reshard".split()
 )
 
+GROWS = 4
+"""A product that makes this many times more numbers of its input is done in the loop: to stream them would take longer."""
+
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 """`(parameters, carry, inputs of the step) -> (carry, what is told)`."""
 
@@ -100,7 +103,7 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
         done.add(v)
         if level[v] == 0:
             constants.append(v)
-        elif v not in made or (level[v] == 1 and not _light(made[v])):
+        elif v not in made or (level[v] == 1 and not _light(made[v], level)):
             if level[v] == 1:
                 ahead_roots.append(v)
         else:
@@ -129,8 +132,12 @@ def _leading_to(roots: list, made: dict, operations: list[Operation]) -> list[Op
     return [op for op in operations if id(op) in kept]
 
 
-def _light(op: Operation) -> bool:
-    """Whether an operation on inputs is better done where it is used."""
+def _light(op: Operation, level: dict) -> bool:
+    """Whether an operation on inputs is better done where it is used: its result is not much more than what it takes."""
+    if op.name == "dot_general":
+        matrices = [v for v in op.given if v.aval.ndim == 2 and level.get(v, 0) == 0]
+        rows = [v for v in op.given if v.aval.ndim == 1]
+        return len(matrices) == len(rows) == 1 and op.found[0].aval.size > GROWS * rows[0].aval.size
     flat = all(v.aval.ndim <= 1 for v in (*op.given, *op.found))
     return flat and (op.name in ELEMENTWISE or op.name in ("split", "slice", "broadcast_in_dim"))
 
