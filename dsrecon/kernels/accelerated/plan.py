@@ -103,7 +103,7 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
         done.add(v)
         if level[v] == 0:
             constants.append(v)
-        elif v not in made or (level[v] == 1 and not _light(made[v], level)):
+        elif v not in made or (level[v] == 1 and not _light(made[v], level, units)):
             if level[v] == 1:
                 ahead_roots.append(v)
         else:
@@ -132,12 +132,12 @@ def _leading_to(roots: list, made: dict, operations: list[Operation]) -> list[Op
     return [op for op in operations if id(op) in kept]
 
 
-def _light(op: Operation, level: dict) -> bool:
+def _light(op: Operation, level: dict, units: int | None) -> bool:
     """Whether an operation on inputs is better done where it is used: its result is not much more than what it takes."""
     if op.name == "dot_general":
         matrices = [v for v in op.given if v.aval.ndim == 2 and level.get(v, 0) == 0]
         rows = [v for v in op.given if v.aval.ndim == 1]
-        return len(matrices) == len(rows) == 1 and op.found[0].aval.size > GROWS * rows[0].aval.size
+        return units is None and len(matrices) == len(rows) == 1 and op.found[0].aval.size > GROWS * rows[0].aval.size
     flat = all(v.aval.ndim <= 1 for v in (*op.given, *op.found))
     return flat and (op.name in ELEMENTWISE or op.name in ("split", "slice", "broadcast_in_dim"))
 
