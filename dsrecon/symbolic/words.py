@@ -162,6 +162,8 @@ def _adjacency(graph: Any) -> sparse.csr_array:
         number = {node: i for i, node in enumerate(graph)}
         pairs = np.array([(number[i], number[j]) for i, j in set(graph.edges())], int).reshape(-1, 2)
         return sparse.csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(number),) * 2)
+    if isinstance(graph, sparse.csr_array):
+        return graph
     matrix = np.asarray(graph)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "biuf":
         raise ValueError(f"graph must be a graph or a square matrix: got {matrix.dtype} of shape {matrix.shape}.")
