@@ -1,5 +1,12 @@
 """From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
+from dsrecon.symbolic.bounds import entropy_bounds as entropy_bounds
+from dsrecon.symbolic.circulation import Circle as Circle
+from dsrecon.symbolic.circulation import Communities as Communities
+from dsrecon.symbolic.circulation import communities as communities
+from dsrecon.symbolic.circulation import shortest_cycles as shortest_cycles
+from dsrecon.symbolic.circulation import stationary_distribution as stationary_distribution
+from dsrecon.symbolic.dwell_models import dwell_models as dwell_models
 from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.export import read_graph as read_graph
 from dsrecon.symbolic.export import read_graphml as read_graphml
@@ -8,6 +15,13 @@ from dsrecon.symbolic.export import write_graph as write_graph
 from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
 from dsrecon.symbolic.graph import transition_graph as transition_graph
+from dsrecon.symbolic.kneading import Kneading as Kneading
+from dsrecon.symbolic.kneading import kneading as kneading
+from dsrecon.symbolic.partition import MarkovPartition as MarkovPartition
+from dsrecon.symbolic.partition import markov_partition as markov_partition
+from dsrecon.symbolic.seen import seen_words as seen_words
+from dsrecon.symbolic.semimarkov import SemiMarkov as SemiMarkov
+from dsrecon.symbolic.semimarkov import semi_markov as semi_markov
 from dsrecon.symbolic.symbols import dwell_times as dwell_times
 from dsrecon.symbolic.symbols import run_lengths as run_lengths
 from dsrecon.symbolic.symbols import transitions as transitions

@@ -25,9 +25,7 @@ class _Level(NamedTuple):
     radius: np.ndarray
 
 
-def entropy_bounds(
-    cell: Any, max_length: int, s: Inputs = None, *, box: Any = None, limit: int = LIMIT
-) -> xr.Dataset:
+def entropy_bounds(cell: Any, max_length: int, s: Inputs = None, *, box: Any = None, limit: int = LIMIT) -> xr.Dataset:
     """Upper bounds of the entropy of all itineraries of a map, from the words that are admissible: certified.
 
     The itineraries are the sequences of regions that orbits pass through which never meet a border; `h` is their
@@ -40,10 +38,11 @@ def entropy_bounds(
       whose edges are those of length `L`, each from its beginning to its end.
 
     **`block` is a bound, the sharper of the two, and it never rises.** Let `M_L` be the shift of all sequences whose
-    words of length `L` are admissible. Its sequences are the paths of that graph, so its entropy is `ln rho_L` (Lind &
-    Marcus, chapter 4). Each itinerary is in it, since each of its words is admissible: `h <= ln rho_L`. The words of
-    length `L` that occur in `M_L` are among the `N(L)`: `ln rho_L <= ln N(L) / L`. And a sequence of `M_(L+1)` is one of
-    `M_L`, since what begins an admissible word is admissible, and what ends it too: `ln rho_(L+1) <= ln rho_L`.
+    words of length `L` are admissible. Its sequences are the paths of that graph, so its entropy is `ln rho_L` (Lind
+    & Marcus, chapter 4). Each itinerary is in it, since each of its words is admissible: `h <= ln rho_L`. The words
+    of length `L` that occur in `M_L` are among the `N(L)`: `ln rho_L <= ln N(L) / L`. And a sequence of `M_(L+1)` is
+    one of `M_L`, since what begins an admissible word is admissible, and what ends it too: `ln rho_(L+1) <= ln
+    rho_L`.
 
     Words are counted where a ball of radius above 1e-9 (in units of the state) begins them: words that only the points
     of a border spell are not. `undecided` are those that miss it by at most that much: such border words, or starts
@@ -72,7 +71,9 @@ def entropy_bounds(
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     box = checked_box(box, found.state_size)
     grown = _intervals(found, box) if found.state_size == 1 else _polyhedra(found, box, limit)
-    columns: dict[str, list[float]] = {n: [] for n in ("words", "per_symbol", "block", "undecided", "upper", "narrowest")}
+    columns: dict[str, list[float]] = {
+        n: [] for n in ("words", "per_symbol", "block", "undecided", "upper", "narrowest")
+    }
     before, letters = None, 0
     for length in range(1, max_length + 1):
         level = next(grown)
@@ -126,7 +127,7 @@ def _polyhedra(found: Pieces, box: Box | None, limit: int) -> Iterator[_Level]:
 
 
 class _Links(NamedTuple):
-    """Words by number: `code = parent * stride + letter`, and the word without its first letter (-1: not admissible)."""
+    """Words by number: `parent * letters + letter`; `suffix`: each without its first letter (-1: not admissible)."""
 
     parent: np.ndarray
     letter: np.ndarray

@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
-from dsrecon.symbolic.semimarkov import _kaplan_meier, _stays
+from dsrecon.symbolic.semimarkov import kaplan_meier, stays_of
 from dsrecon.symbolic.symbols import as_sequence
 
 _SHAPES = (1e-2, 1e4)  # of the negative binomial: nearly logarithmic, nearly Poisson
@@ -18,8 +18,8 @@ def dwell_models(symbols: Any) -> xr.Dataset:
     """How long each symbol lasts, against two laws: the geometric one of a Markov chain, and the negative binomial.
 
     Geometric: `P(k) = p (1 - p)^(k - 1)`, k = 1, 2, ... steps: whether a stay ends does not hang on how long it has
-    lasted. Negative binomial: `k - 1` is one, of shape `r`; `r = 1` is the geometric law, a larger `r` more regular stays,
-    up to Poisson's, a smaller one more ragged. Both are fitted by maximum likelihood; the stay that the end of
+    lasted. Negative binomial: `k - 1` is one, of shape `r`; `r = 1` is the geometric law, a larger `r` more regular
+    stays, up to Poisson's, a smaller one more ragged. Both are fitted by maximum likelihood; the stay that the end of
     the record cut off enters as `P(k >= steps)`, the first is left out (`semi_markov` says why).
 
     **Arguments:** `symbols`: the `Dataset` of `encode`, its `symbol`, or integers `[t]`.
@@ -40,7 +40,7 @@ def dwell_models(symbols: Any) -> xr.Dataset:
     Reference: Johnson, Kemp & Kotz 2005, *Univariate discrete distributions*, chapter 5.
     """
     sequence = as_sequence(symbols)
-    stays = _stays(symbols)
+    stays = stays_of(symbols)
     rows = [_row(*stays.of(i), sequence.time_step) for i in range(len(stays.found))]
     return xr.Dataset(
         {name: ("region", np.array([row[name] for row in rows])) for name in rows[0]},
@@ -51,7 +51,7 @@ def dwell_models(symbols: Any) -> xr.Dataset:
 
 def _row(whole: np.ndarray, cut: int, time_step: float) -> dict[str, float]:
     longest = max(int(whole.max()), cut)
-    found = _kaplan_meier(whole, cut, longest)
+    found = kaplan_meier(whole, cut, longest)
     k = np.arange(1, longest + 1)
     mean = float(found @ k)
     p = len(whole) / float(whole.sum() + max(cut - 1, 0))

@@ -70,8 +70,8 @@ def order(first: Sequence[int] | np.ndarray, second: Sequence[int] | np.ndarray,
     Itineraries are compared at the first place where they differ; the order is turned around once for every symbol
     before it whose piece falls.
 
-    **Arguments:** `first`, `second`: symbols, numbered from left to right; `signs`: 1 or -1 for each symbol, whether its
-    piece rises.
+    **Arguments:** `first`, `second`: symbols, numbered from left to right; `signs`: 1 or -1 for each symbol, whether
+    its piece rises.
     """
     sign = 1
     for a, b in zip(first, second, strict=False):
@@ -85,16 +85,17 @@ def kneading(cell: Any, box: Any = None, s: Inputs = None, *, length: int = 256)
     """The kneading sequence of a continuous map of an interval with one turn: the itinerary of the turn's image.
 
     The orbit is followed in exact fractions, so that no step of it is lost to rounding: it is the sequence of the map
-    that the float64 parameters make, whatever its length. (A slope that is the golden mean to 16 digits has another
-    sequence than the golden mean from step 70 or so on.)
+    that the float64 parameters make, whatever its length. (Of the golden mean rounded to
+    16 digits the turn passes beside itself in three steps, where that of the golden mean returns: the entropies differ
+    by as much as the slopes do.)
 
-    **Arguments:** `cell`: an `AbstractPWLCell` of one unit, or what `pwl.pieces` gave; `box`: its interval (default: all
-    of the line); `s`: its input, held; `length` of the sequence, at least 1.
+    **Arguments:** `cell`: an `AbstractPWLCell` of one unit, or what `pwl.pieces` gave; `box`: its interval (default:
+    all of the line); `s`: its input, held; `length` of the sequence, at least 1.
 
     **Returns:** `Kneading`, shorter where the turn is periodic.
 
-    **Raises:** `ValueError` for a map of more units, one that does not turn exactly once, one that jumps at its turn, or
-    a length below 1.
+    **Raises:** `ValueError` for a map of more units, one that does not turn exactly once, one that jumps at its turn,
+    or a length below 1.
 
     Reference: Milnor & Thurston 1988, *On iterated maps of the interval*, Lecture Notes in Mathematics 1342; Collet &
     Eckmann 1980, *Iterated maps on the interval as dynamical systems*.
@@ -104,9 +105,7 @@ def kneading(cell: Any, box: Any = None, s: Inputs = None, *, length: int = 256)
     found = cell if isinstance(cell, Pieces) else pieces(cell, s)
     on = branches(found, checked_box(box, found.state_size))
     turn = _turn(on)
-    slopes, offsets, cuts = (
-        [Fraction(x) for x in values.tolist()] for values in (on.slope, on.offset, on.high[:-1])
-    )
+    slopes, offsets, cuts = ([Fraction(x) for x in values.tolist()] for values in (on.slope, on.offset, on.high[:-1]))
     at = cuts[turn]
     x, symbols = slopes[turn] * at + offsets[turn], []
     for _ in range(length):

@@ -20,8 +20,8 @@ class MarkovPartition:
 
     - `low`, `high` `[r, m]`: the boxes (intervals where there is one unit); `bits` `[r, p]`: the region of each.
     - `adjacency` `[r, r]`: whether the image of one box meets the interior of another.
-    - `probability` `[r, r]`: which share of a box is led into each, by its width along the units that are stretched: the
-      chain of the measure that is uniform along them. Rows sum to 1 where the partition is Markov.
+    - `probability` `[r, r]`: which share of a box is led into each, by its width along the units that are stretched:
+      the chain of the measure that is uniform along them. Rows sum to 1 where the partition is Markov.
     - `markov`: whether it is; `why`: where not, the first image that ends inside a box.
     - `refined`: whether the images of the end points cut the regions further.
     """
@@ -62,7 +62,7 @@ class MarkovPartition:
         ones = np.abs(values - 1) < 1e-9
         if ones.sum() != 1:
             raise ValueError(f"the chain must have one stationary distribution: it has {int(ones.sum())}.")
-        pi = np.abs(vectors[:, ones][:, 0].real)
+        pi = np.abs(np.real(vectors[:, ones][:, 0]))
         terms = np.where(P > 0, P * np.log(np.where(P > 0, P, 1.0)), 0.0)
         return float(-(pi / pi.sum()) @ terms.sum(1)) + 0.0
 
@@ -86,21 +86,21 @@ def markov_partition(
     last region in the others; so every path through `adjacency` is an admissible word and every admissible word a path,
     and the entropy of the itineraries is `ln rho(adjacency)` exactly.
 
-    In one unit this is the classical test: the image of each end point is an end point. Where the regions fail it there,
-    the images of the end points are taken as end points too, and theirs, as long as new ones come (`refine`; 256 at most).
-    Where these come to an end the finer partition is Markov; since every piece is monotone, each word of regions
-    then belongs to a bounded number of paths, and the entropy is that of the itineraries all the same.
+    In one unit this is the classical test: the image of each end point is an end point. Where the regions fail it
+    there, the images of the end points are taken as end points too, and theirs, as long as new ones come (`refine`;
+    256 at most). Where these come to an end the finer partition is Markov; since every piece is monotone, each word
+    of regions then belongs to a bounded number of paths, and the entropy is that of the itineraries all the same.
 
     Other cells are not decided but refused: `entropy_bounds` bounds their entropy from above.
 
-    **Arguments:** `cell`: an `AbstractPWLCell`, or what `pwl.pieces` gave; `box`: a `Box` or pair, of which the map must
-    not lead out; `s`: its input, held; `tolerance`: up to which ends are the same, in parts of the width of the box;
-    `refine`.
+    **Arguments:** `cell`: an `AbstractPWLCell`, or what `pwl.pieces` gave; `box`: a `Box` or pair, of which the map
+    must not lead out; `s`: its input, held; `tolerance`: up to which ends are the same, in parts of the width of the
+    box; `refine`.
 
     **Returns:** `MarkovPartition`: it says whether it is one.
 
-    **Raises:** `ValueError` for a cell that is not decided, a box that is not invariant, or a region that is mapped onto
-    a point.
+    **Raises:** `ValueError` for a cell that is not decided, a box that is not invariant, or a region that is mapped
+    onto a point.
 
     Reference: Lind & Marcus 1995, *An introduction to symbolic dynamics and coding*, chapter 6.5; Bowen 1975,
     *Equilibrium states and the ergodic theory of Anosov diffeomorphisms*, chapter 3; in one dimension: Block & Coppel
@@ -147,7 +147,7 @@ def _boxes(found: Pieces, inside: Box) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def _diagonal(found: Pieces, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A, h = found.affine(bits)
     slope = np.einsum("rii->ri", A)
-    if (A != slope[:, :, None] * np.eye(A.shape[1])).any():
+    if (slope[:, :, None] * np.eye(A.shape[1]) != A).any():
         raise ValueError(
             "cell must have a diagonal map in every region, so that the images of boxes are boxes: others are not "
             "decided (entropy_bounds bounds their entropy)."
@@ -200,7 +200,7 @@ def _tested(
             f"region {j}, {low[j, unit]:.6g} .. {high[j, unit]:.6g}"
         )
     share = np.where(covered, (high - low) / (last - first), 1.0).prod(2)
-    return MarkovPartition(low, high, bits, meets, np.where(meets, share, 0.0), not why, why, refined)
+    return MarkovPartition(low, high, bits, np.asarray(meets), np.where(meets, share, 0.0), not why, why, refined)
 
 
 def _refined(

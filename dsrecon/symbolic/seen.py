@@ -12,13 +12,13 @@ from dsrecon.symbolic.words import word_counts
 def seen_words(symbols: Any, max_length: int) -> xr.Dataset:
     """The words that occur in a sequence, counted by length: never more than there are.
 
-    For maps whose words cannot be solved for, such as the Hénon map. The number of words seen is **a lower bound** of the
-    number `N(L)` of those that occur at all, and certifies nothing about the entropy `h = lim ln N(L) / L`:
+    For maps whose words cannot be solved for, such as the Hénon map. The number of words seen is **a lower bound** of
+    the number `N(L)` of those that occur at all, and certifies nothing about the entropy `h = lim ln N(L) / L`:
 
     - `per_symbol`, `ln(words) / L`, approaches `h` from above as `1 / L` does, for it carries the constant of `N(L) ~ C
       exp(h L)`; once words are missing it falls below.
-    - `increment`, `ln` of the words of length `L` over those of length `L - 1`, is rid of the constant and scatters around
-      `h`.
+    - `increment`, `ln` of the words of length `L` over those of length `L - 1`, is rid of the constant and scatters
+      around `h`.
 
     `once` counts the words that were seen a single time. By Good and Turing their windows are the share of a next
     sequence that would show a new word: where it is not small against the windows, or `once` not against `words`, words

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from dsrecon.symbolic.symbols import as_sequence, dwell_times
 
@@ -103,21 +102,22 @@ def semi_markov(symbols: Any) -> SemiMarkov:
 
     **Arguments:** `symbols`: the `Dataset` of `encode`, its `symbol`, or integers `[t]`.
 
-    **Returns:** `SemiMarkov`. **Raises:** `ValueError` as `as_sequence`; for a sequence of one symbol; and for one with a
-    symbol that was not both entered and left within the record, which is named: nothing is known of its stays or exits.
+    **Returns:** `SemiMarkov`. **Raises:** `ValueError` as `as_sequence`; for a sequence of one symbol; and for one
+    with a symbol that was not both entered and left within the record, which is named: nothing is known of its stays
+    or exits.
 
     Reference: Kaplan & Meier 1958, *Nonparametric estimation from incomplete observations*, Journal of the American
     Statistical Association 53, 457; Barbu & Limnios 2008, *Semi-Markov chains and hidden semi-Markov models toward
     applications*, Springer.
     """
     sequence = as_sequence(symbols)
-    stays = _stays(symbols)
+    stays = stays_of(symbols)
     size, longest = len(stays.found), int(stays.steps[1:].max())
     exits = np.zeros((size, size))
     np.add.at(exits, (stays.index[:-1], stays.index[1:]), 1)
     dwell = np.zeros((size, longest))
     for i in range(size):
-        dwell[i] = _kaplan_meier(*stays.of(i), longest)
+        dwell[i] = kaplan_meier(*stays.of(i), longest)
     return SemiMarkov(
         stays.found,
         exits / exits.sum(1, keepdims=True),
@@ -130,7 +130,7 @@ def semi_markov(symbols: Any) -> SemiMarkov:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stays:
+class Stays:
     """Runs in order: the number of the symbol and the steps of each; `found`: the symbols."""
 
     found: np.ndarray
@@ -143,7 +143,8 @@ class _Stays:
         return inner, int(self.steps[-1]) if self.index[-1] == i else 0
 
 
-def _stays(symbols: Any) -> _Stays:
+def stays_of(symbols: Any) -> Stays:
+    """The stays of a sequence, or the errors of `semi_markov`."""
     runs = dwell_times(symbols)
     found, index = np.unique(runs["symbol"].values, return_inverse=True)
     if len(found) == 1:
@@ -155,10 +156,10 @@ def _stays(symbols: Any) -> _Stays:
             f"every symbol must be entered and left within the record, for stays to be known: {named} "
             f"{'is' if len(named) == 1 else 'are'} not. Merge rare symbols, or take a longer record."
         )
-    return _Stays(found, index, runs["steps"].values)
+    return Stays(found, index, runs["steps"].values)
 
 
-def _kaplan_meier(whole: np.ndarray, cut: int, longest: int) -> np.ndarray:
+def kaplan_meier(whole: np.ndarray, cut: int, longest: int) -> np.ndarray:
     """`P(stay = k)`, k = 1 .. longest, from whole stays and one that had lasted `cut` steps when the record ended."""
     ended = np.bincount(whole, minlength=longest + 1)[1 : longest + 1].astype(float)
     reached = ended[::-1].cumsum()[::-1]
