@@ -44,8 +44,10 @@ def branches(found: Pieces, box: Box | None = None) -> Branches:
 
 def _between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """A point well inside each interval, which may have no end."""
+    whole = np.isinf(low) & np.isinf(high)
+    low, high = np.where(whole, -1.0, low), np.where(whole, 1.0, high)
     low, high = np.where(np.isinf(low), high - 2, low), np.where(np.isinf(high), low + 2, high)
-    return np.where(np.isfinite(low), (low + high) / 2, 0.0)
+    return (low + high) / 2
 
 
 @dataclasses.dataclass(frozen=True)

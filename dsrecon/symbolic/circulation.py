@@ -159,7 +159,7 @@ def _last_part(nodes: list[int], counts: np.ndarray) -> np.ndarray:
     inner = np.unique(part[source[part[source] == part[target]]])
     last = [k for k in inner if k not in left]
     if len(last) != 1:
-        named = [[nodes[i] for i in np.flatnonzero(part == k)] for k in last]
+        named = sorted([nodes[i] for i in np.flatnonzero(part == k)] for k in last)
         raise ValueError(f"graph must have one part that is never left: it has {len(last)}, {named}.")
     return np.flatnonzero(part == last[0])
 

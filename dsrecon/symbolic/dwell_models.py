@@ -49,7 +49,7 @@ def dwell_models(symbols: Any) -> xr.Dataset:
     )
 
 
-def _row(whole: np.ndarray, cut: int, time_step: float) -> dict[str, float]:
+def _row(whole: np.ndarray, cut: int, time_step: float) -> dict[str, Any]:
     longest = max(int(whole.max()), cut)
     found = kaplan_meier(whole, cut, longest)
     k = np.arange(1, longest + 1)

@@ -52,7 +52,8 @@ class Kneading(NamedTuple):
         return float(-np.log(high))
 
     def allows(self, symbols: Any) -> bool:
-        """Whether a sequence occurs as an itinerary: no part of it comes after the kneading sequence.
+        """Whether a sequence occurs as the itinerary of a point that is an image: no part of it comes after the kneading
+        sequence. (Points beyond the image of the turn come from nowhere.)
 
         **Arguments:** `symbols`: integers `[k]`, 0 and 1. **Raises:** `ValueError` for others.
         """

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import eigs
 from dsrecon.symbolic.symbols import as_sequence
 
 _BIAS = 0.1  # share of the entropy rate up to which its bias is borne
+_ITERATIONS = 500
 _DENSE = 1000  # regions of one component up to which every eigenvalue is computed
 
 
@@ -177,6 +178,13 @@ def _radius(adjacency: sparse.csr_array) -> float:
     size = len(adjacency.indptr) - 1
     if adjacency.sum(1).max() == 1:  # every row sum is 1, so the root is: a simple cycle
         return 1.0
+    x = np.ones(size)
+    for _ in range(_ITERATIONS):  # Collatz and Wielandt: the root lies between the least and the largest growth
+        ahead = adjacency @ x + x
+        growth = ahead / x
+        if growth.max() - growth.min() <= 1e-13 * growth.max():
+            return float(growth.max()) - 1.0
+        x = ahead / ahead.max()
     if size <= _DENSE:
         return float(np.abs(np.linalg.eigvals(adjacency.toarray())).max())
     found: Any = eigs(adjacency, k=1, which="LR", v0=np.ones(size), ncv=60, maxiter=100 * size)
