@@ -142,7 +142,7 @@ def coded(symbol: np.ndarray, clock: Clock, meanings: Sequence[str], *, coding: 
         coords={
             "time": clock.times(len(symbol)),
             "region": seen,
-            "meaning": ("region", np.array([meanings[i] for i in seen], dtype=object).astype(str)),
+            "meaning": ("region", np.array([meanings[int(i)] for i in seen], dtype=object).astype(str)),
         },
         attrs={**time, "coding": coding, "steps": len(symbol), **about},
     )

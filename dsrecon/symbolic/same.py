@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.linalg import eigh
 
 from dsrecon.symbolic.recode import meanings_of
 from dsrecon.symbolic.symbols import as_sequence, dwell_times
@@ -13,6 +14,8 @@ from dsrecon.symbolic.windows import letters_of, word_codes
 _LONGEST = 8  # words, where no length is given
 _WINDOWS = 50  # of the shorter sequence, for each word
 _COMMON = 16  # words whose memory says how long blocks are
+_LETTERS = 8  # common symbols whose combinations are searched for the slowest
+_SLOW = 100  # blocks in which it is searched
 _MOST = 1000  # blocks of one sequence
 _FEWEST = 8
 _GAP = 4  # one in so many steps of a block is left out
@@ -61,8 +64,8 @@ def same_process(
     share of the dealings, the true one among them, whose `X` is as great. The last quarter of each block is left out,
     so that neighbours are nearly independent.
 
-    A block's length is the greatest that `dsrecon.symbolic.uncertainty` finds for the 16 commonest words of `a` and of
-    `b`; each sequence must have at least eight blocks.
+    A block's length is the greatest that `dsrecon.symbolic.uncertainty` finds for the 16 commonest words, and for the
+    slowest combination of the symbols, of `a` and of `b`; each sequence must have at least eight blocks.
 
     What it says: a small p-value, that the sequences differ; a large one, that so many steps show no difference. With
     enough steps every model differs from its data: look at `distance` beside `floor` too.
@@ -73,8 +76,8 @@ def same_process(
       `Dataset`s of `encode` are matched by the bits of their regions, for each numbers them by its own visits; two of
       a coding must be of the same one (the same edges, order, centres).
     - `length` of the words: by default the longest up to 8 with 50 windows of the shorter sequence for each word;
-      `every`: steps between the symbols of a word, by default half the median run of both, so that words of a finely
-      sampled flow do not only repeat;
+      `every`: steps between the symbols of a word, by default a quarter of the median run of both, so that words of a
+      finely sampled flow do not only repeat;
     - `block` in steps; `permutations`; `seed` of these.
 
     **Returns:** `SameProcess`.
@@ -97,7 +100,7 @@ def same_process(
     if length is not None and (length - 1) * step + 1 > shortest // _FEWEST:
         raise ValueError(f"length must fit into an eighth of {shortest} symbols, {step} steps apart: got {length}.")
     size, codes, words = _words(x, y, length, step)
-    cut = _block(codes, words) if block is None else block
+    cut = _block(x, y, codes, words) if block is None else block
     cut = max(cut, *(-(-len(code) // _MOST) for code in codes))
     counts = [_counted(code, cut, words) for code in codes]
     table = np.concatenate(counts).astype(float)
@@ -165,8 +168,8 @@ def common_symbols(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spacing(x: np.ndarray, y: np.ndarray) -> int:
-    """Half the median run of both, in steps."""
-    return max(1, int(np.median(np.concatenate([dwell_times(v)["steps"].values for v in (x, y)])) / 2))
+    """A quarter of the median run of both, in steps."""
+    return max(1, int(np.median(np.concatenate([dwell_times(v)["steps"].values for v in (x, y)])) / 4))
 
 
 def _words(
@@ -179,18 +182,41 @@ def _words(
     size, kept, words = 1, letters, len(alphabet)
     longest = _LONGEST if length is None else length
     for number, (code, found) in enumerate(word_codes(letters, len(alphabet), longest, every), 1):
-        if length is None and number > 1 and (found * _WINDOWS > shortest or number * every > shortest // 50):
+        if length is None and number > 1 and (found * _WINDOWS > shortest or number * every > shortest // 16):
             break
         size, kept, words = number, code, found
     lost = (size - 1) * every  # windows across the seam are no words
     return size, (kept[: cut - lost], kept[cut:]), words
 
 
-def _block(codes: tuple[np.ndarray, np.ndarray], words: int) -> int:
-    """Steps of a block: the longest that the common words need."""
+def _block(x: np.ndarray, y: np.ndarray, codes: tuple[np.ndarray, np.ndarray], words: int) -> int:
+    """Steps of a block: the longest that the common words need, or the slowest combination of the symbols."""
     count = np.bincount(np.concatenate(codes), minlength=words)
     common = np.argsort(-count, kind="stable")[:_COMMON]
-    return max(spread_of_mean((code == word).astype(float)).block for code in codes for word in common)
+    needed = [spread_of_mean((code == word).astype(float)).block for code in codes for word in common]
+    return max(*needed, *(spread_of_mean(_slowest(values)).block for values in (x, y)))
+
+
+def _slowest(values: np.ndarray) -> np.ndarray:
+    """The combination `[t]` of the indicators of the common symbols whose means over blocks vary most for how much it
+    varies.
+
+    Symbols by themselves may turn fast where a set of them lasts (the wing of a butterfly, coded with more than one
+    symbol).
+    """
+    letters, found = letters_of(values)
+    common = np.argsort(-np.bincount(letters), kind="stable")[: min(_LETTERS, len(found) - 1)]
+    blocks = min(_SLOW, len(values) // 8)
+    if not len(common) or not blocks:
+        return np.zeros(len(values))
+    size = len(values) // blocks
+    shown = (letters[: blocks * size, None] == common).reshape(blocks, size, -1).mean(1)
+    share = np.bincount(letters)[common] / len(letters)
+    alone = np.diag(share) - np.outer(share, share)  # of one step
+    _, vectors = eigh(np.atleast_2d(np.cov(shown.T)), alone)
+    weight = np.zeros(len(found))
+    weight[common] = vectors[:, -1]
+    return weight[letters]
 
 
 def _counted(code: np.ndarray, block: int, words: int) -> np.ndarray:
@@ -203,11 +229,12 @@ def _counted(code: np.ndarray, block: int, words: int) -> np.ndarray:
 
 def _lumped(table: np.ndarray, first: int) -> np.ndarray:
     """Words that are expected too rarely in the smaller part, put together."""
+    table = table[:, table.any(0)]  # a word may be seen in what is left out only
     total = table.sum(0)
     smaller = min(first, len(table) - first) / len(table)
     rare = total * smaller < _RARE
     if rare.sum() < 2:
-        return table[:, total > 0]
+        return table
     return np.concatenate([table[:, ~rare], table[:, rare].sum(1, keepdims=True)], axis=1)
 
 
