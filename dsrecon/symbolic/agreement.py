@@ -75,7 +75,8 @@ def compare_codings(a: Any, b: Any, *, tolerance: float = 0.01) -> Agreement:
     alone = np.outer(counts.sum(1), counts.sum(0)) / steps
     agreement = float(counts[rows, columns].sum() / steps)
     b_given_a, a_given_b = float(counts.max(1).sum() / steps), float(counts.max(0).sum() / steps)
-    h_a, h_b, h_both = (_entropy(c) for c in (counts.sum(1), counts.sum(0), counts.ravel()))
+    h_a, h_b = _entropy(counts.sum(1)), _entropy(counts.sum(0))
+    b_after_a = _behind(counts)
     least = 1 - tolerance
     verdicts = {
         "equal up to relabelling": agreement >= least,
@@ -92,9 +93,9 @@ def compare_codings(a: Any, b: Any, *, tolerance: float = 0.01) -> Agreement:
         a_given_b=a_given_b,
         entropy_a=h_a,
         entropy_b=h_b,
-        information=max(h_a + h_b - h_both, 0.0),
-        entropy_b_given_a=max(h_both - h_a, 0.0),
-        entropy_a_given_b=max(h_both - h_b, 0.0),
+        information=max(h_b - b_after_a, 0.0),  # from below by rounding
+        entropy_b_given_a=b_after_a,
+        entropy_a_given_b=_behind(counts.T),
         counts=xr.DataArray(counts, dims=("a", "b"), coords={"a": names_a, "b": names_b}, name="counts"),
         steps=steps,
     )
@@ -131,3 +132,10 @@ def _times(symbols: Any) -> np.ndarray | None:
 def _entropy(count: np.ndarray) -> float:
     p = count[count > 0] / count.sum()
     return float(-p @ np.log(p)) + 0.0
+
+
+def _behind(counts: np.ndarray) -> float:
+    """Entropy of the column that is left where the row is known: exactly 0 where each row has one entry."""
+    row, column = np.nonzero(counts)
+    count = counts[row, column]
+    return float(count @ np.log(counts.sum(1)[row] / count) / counts.sum())

@@ -40,7 +40,7 @@ class _Level(NamedTuple):
     open: np.ndarray
 
 
-def contexts(letters: np.ndarray, alphabet: int, max_order: int) -> Contexts:
+def contexts(letters: np.ndarray, alphabet: int, max_order: int, coarse: np.ndarray | None = None) -> Contexts:
     """The tree of contexts of the least description length.
 
     A context is the word before a symbol. It is told apart into the contexts one symbol longer where that raises the
@@ -48,25 +48,31 @@ def contexts(letters: np.ndarray, alphabet: int, max_order: int) -> Contexts:
     `r` different symbols that follow: the Bayesian criterion, with the degrees of freedom of the table of counts.
     Whether a split pays is decided from the leaves up, so that one which pays only further down is found.
 
-    **Arguments:** `letters` `[t]` from 0 to `alphabet - 1`; `max_order`: of the contexts, less than t.
+    Of an alphabet of many letters no split pays, for it tells all letters apart at once. Where letters are of few
+    kinds (dwell words of one region), a context is told apart by the kind of the letter before first, and by the
+    letter itself next.
+
+    **Arguments:** `letters` `[t]` from 0 to `alphabet - 1`; `max_order`: of the contexts, less than t; `coarse`: the
+    kind of each letter, `[alphabet]` from 0, or nothing.
 
     Reference: Csiszár & Talata 2006, *Context tree estimation for not necessarily finite memory processes, via BIC
     and MDL*, IEEE Transactions on Information Theory (there each split costs `m (a - 1) - (a - 1)` parameters,
     whether seen or not).
     """
-    levels = _grown(letters, alphabet, max_order)
+    past = (letters,) if coarse is None else (coarse[letters], letters)
+    levels = _grown(letters, alphabet, max_order, past)
     split = _pruned(levels, np.log(len(letters) - max_order))
-    return _read(letters, alphabet, max_order, levels, split)
+    return _read(letters, alphabet, max_order, past, levels, split)
 
 
-def _grown(letters: np.ndarray, alphabet: int, max_order: int) -> list[_Level]:
+def _grown(letters: np.ndarray, alphabet: int, max_order: int, past: tuple[np.ndarray, ...]) -> list[_Level]:
     """All contexts that might be worth telling apart, level by level; where nothing could be gained none is
     followed."""
     at = np.arange(max_order, len(letters))
     node, nodes = np.zeros(len(at), np.int64), 1
     children, parent = np.zeros(1, np.int64), np.zeros(1, np.int64)
     levels, cost = [], 0.5 * np.log(len(at))
-    for length in range(max_order + 1):
+    for length in range(max_order * len(past) + 1):
         pairs, count = tallied(node * alphabet + letters[at], nodes * alphabet)
         owner = pairs // alphabet
         total = np.bincount(owner, count, nodes)
@@ -74,11 +80,12 @@ def _grown(letters: np.ndarray, alphabet: int, max_order: int) -> list[_Level]:
         kinds = np.bincount(owner, minlength=nodes)
         opened = -likelihood > (kinds - 1) * cost + _ROUNDING
         levels.append(_Level(children, parent, pairs, count, total, likelihood, kinds, opened))
-        if length == max_order or not opened.any():
+        if length == max_order * len(past) or not opened.any():
             break
         kept = opened[node]
         at, node = at[kept], node[kept]
-        node, children = renumbered(node * alphabet + letters[at - 1 - length], nodes * alphabet)
+        back, face = divmod(length, len(past))
+        node, children = renumbered(node * alphabet + past[face][at - 1 - back], nodes * alphabet)
         parent, nodes = children // alphabet, len(children)
     return levels
 
@@ -99,7 +106,12 @@ def _pruned(levels: list[_Level], log_steps: float) -> list[np.ndarray]:
 
 
 def _read(
-    letters: np.ndarray, alphabet: int, max_order: int, levels: list[_Level], split: list[np.ndarray]
+    letters: np.ndarray,
+    alphabet: int,
+    max_order: int,
+    past: tuple[np.ndarray, ...],
+    levels: list[_Level],
+    split: list[np.ndarray],
 ) -> Contexts:
     """What every symbol costs behind its context, from the root to the leaves."""
     at = np.arange(max_order, len(letters))
@@ -112,8 +124,8 @@ def _read(
         leaves += int(last.sum())
         parameters += int((level.kinds[last] - 1).sum())
         if last.any():
-            order = length
-        limited |= length == max_order and bool((last & level.open).any())
+            order = -(-length // len(past))
+        limited |= length == max_order * len(past) and bool((last & level.open).any())
         ends = ~paid[node]
         here, of = at[ends], node[ends]
         pair = located(level.pairs, of * alphabet + letters[here], len(level.total) * alphabet)
@@ -122,7 +134,8 @@ def _read(
         if not len(at):
             break
         below = levels[length + 1]
-        child = node * alphabet + letters[at - 1 - length]
+        back, face = divmod(length, len(past))
+        child = node * alphabet + past[face][at - 1 - back]
         node = located(below.children, child, len(level.total) * alphabet)
         reached = (reached & paid)[below.parent]
     return Contexts(loss[: len(loss)], order, leaves, parameters, limited)

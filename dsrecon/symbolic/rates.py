@@ -89,7 +89,7 @@ def entropy_rate(symbols: Any, *, max_order: int | None = None, level: float = 0
     """
     sequence = as_sequence(symbols)
     _checked_level(level)
-    tree = _told_apart(sequence.values, max_order)
+    tree = _told_apart(symbols, sequence.values, max_order)
     steps = len(tree.loss)
     bias, more = tree.parameters / (2 * steps), tree.parameters / (2 * steps**2)
     rate = float(tree.loss.mean()) + bias
@@ -141,7 +141,7 @@ def excess_entropy(symbols: Any, *, max_length: int = 20, level: float = 0.95) -
     if max_length < 1:
         raise ValueError(f"max_length must be at least 1: got {max_length}.")
     values = sequence.values
-    tree = _told_apart(values, None)
+    tree = _told_apart(symbols, values, None)
     steps = len(tree.loss)
     rate = float(tree.loss.mean()) + tree.parameters / (2 * steps)
     longest = min(max_length, max(tree.order, 1), len(values) // 2)
@@ -169,7 +169,7 @@ def excess_entropy(symbols: Any, *, max_length: int = 20, level: float = 0.95) -
     )
 
 
-def _told_apart(values: np.ndarray, max_order: int | None) -> Contexts:
+def _told_apart(symbols: Any, values: np.ndarray, max_order: int | None) -> Contexts:
     steps = len(values)
     if steps < _FEWEST:
         raise ValueError(f"symbols must be at least {_FEWEST} for an entropy rate: got {steps}.")
@@ -179,10 +179,18 @@ def _told_apart(values: np.ndarray, max_order: int | None) -> Contexts:
         )
     letters, alphabet = letters_of(values)
     longest = min(_LONGEST, steps // 10) if max_order is None else max_order
-    tree = contexts(letters, len(alphabet), longest)
+    kinds = _kinds(symbols, alphabet)
+    tree = contexts(letters, len(alphabet), longest, kinds)
     if tree.order < longest and longest > steps // 1000:  # the first symbols are wanted too, where they are many
-        tree = contexts(letters, len(alphabet), tree.order)._replace(limited=tree.limited)
+        tree = contexts(letters, len(alphabet), tree.order, kinds)._replace(limited=tree.limited)
     return tree
+
+
+def _kinds(symbols: Any, alphabet: np.ndarray) -> np.ndarray | None:
+    """Of each symbol of `dwell_words` that occurs, the old symbol that it is a run of, from 0; otherwise nothing."""
+    if not isinstance(symbols, xr.Dataset) or "of" not in symbols:
+        return None
+    return letters_of(symbols["of"].sel(region=alphabet).values)[0]
 
 
 def _durations(symbols: Any, time_step: float, steps: int) -> np.ndarray:

@@ -92,10 +92,10 @@ def dwell_words(symbols: Any, *, edges: Any = None) -> xr.Dataset:
     unit = f" {sequence.time_unit}" if sequence.time_unit not in ("", "datetime") else ""
 
     def lasting(key: int) -> str:
-        i, k = divmod(int(key), many)
+        i, k = divmod(key, many)
         return f"{old.get(int(found[i]), str(found[i]))} for {_between(rows[i], k, sequence.time_step)}{unit}"
 
-    names = [lasting(key) for key in keys]
+    names = [lasting(key) for key in keys.tolist()]
     cut = "exact" if edges is None else "; ".join(f"{v}: {row.tolist()}" for v, row in zip(found, rows, strict=True))
     coding = f"dwell times of {_coding(symbols)}, lengths {cut}"
     out = _recoded(None, code, names, float(duration.mean()), sequence.time_unit, coding)

@@ -136,7 +136,8 @@ def transitions(symbols: Any, *, self_transitions: bool = True) -> xr.DataArray:
     size = len(found)
     if size > _LARGEST:
         raise ValueError(
-            f"symbols must be at most {_LARGEST:,} different ones for a matrix: got {size:,}. Merge some, or take a graph."
+            f"symbols must be at most {_LARGEST:,} different ones for a matrix: got {size:,}. "
+            "Merge some, or take a graph."
         )
     pairs = index[:-1] * size + index[1:]
     count = np.bincount(pairs, minlength=size**2).reshape(size, size)
