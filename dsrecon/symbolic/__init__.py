@@ -1,11 +1,16 @@
-"""From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
+"""Symbol sequences, of a fitted piecewise-linear map or of a series: regions, dwell times, words, entropies, files."""
 
+from dsrecon.symbolic.agreement import Agreement as Agreement
+from dsrecon.symbolic.agreement import compare_codings as compare_codings
 from dsrecon.symbolic.bounds import entropy_bounds as entropy_bounds
 from dsrecon.symbolic.circulation import Circle as Circle
 from dsrecon.symbolic.circulation import Communities as Communities
 from dsrecon.symbolic.circulation import communities as communities
 from dsrecon.symbolic.circulation import shortest_cycles as shortest_cycles
 from dsrecon.symbolic.circulation import stationary_distribution as stationary_distribution
+from dsrecon.symbolic.codings import code_kmeans as code_kmeans
+from dsrecon.symbolic.codings import code_ordinal as code_ordinal
+from dsrecon.symbolic.codings import code_thresholds as code_thresholds
 from dsrecon.symbolic.dwell_models import dwell_models as dwell_models
 from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.export import read_graph as read_graph
@@ -14,11 +19,21 @@ from dsrecon.symbolic.export import read_symbols as read_symbols
 from dsrecon.symbolic.export import write_graph as write_graph
 from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
+from dsrecon.symbolic.forbidden import forbidden_words as forbidden_words
 from dsrecon.symbolic.graph import transition_graph as transition_graph
 from dsrecon.symbolic.kneading import Kneading as Kneading
 from dsrecon.symbolic.kneading import kneading as kneading
 from dsrecon.symbolic.partition import MarkovPartition as MarkovPartition
 from dsrecon.symbolic.partition import markov_partition as markov_partition
+from dsrecon.symbolic.rates import EntropyRate as EntropyRate
+from dsrecon.symbolic.rates import ExcessEntropy as ExcessEntropy
+from dsrecon.symbolic.rates import entropy_rate as entropy_rate
+from dsrecon.symbolic.rates import excess_entropy as excess_entropy
+from dsrecon.symbolic.recode import dwell_words as dwell_words
+from dsrecon.symbolic.recode import merge as merge
+from dsrecon.symbolic.same import SameProcess as SameProcess
+from dsrecon.symbolic.same import common_symbols as common_symbols
+from dsrecon.symbolic.same import same_process as same_process
 from dsrecon.symbolic.seen import seen_words as seen_words
 from dsrecon.symbolic.semimarkov import SemiMarkov as SemiMarkov
 from dsrecon.symbolic.semimarkov import semi_markov as semi_markov

@@ -52,8 +52,9 @@ class Kneading(NamedTuple):
         return float(-np.log(high))
 
     def allows(self, symbols: Any) -> bool:
-        """Whether a sequence occurs as the itinerary of a point that is an image: no part of it comes after the kneading
-        sequence. (Points beyond the image of the turn come from nowhere.)
+        """Whether a sequence occurs as an itinerary: no part of it comes after the kneading sequence.
+
+        Of points beyond the image of the turn, which come from nowhere, nothing is said.
 
         **Arguments:** `symbols`: integers `[k]`, 0 and 1. **Raises:** `ValueError` for others.
         """
