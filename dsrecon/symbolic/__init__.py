@@ -8,6 +8,10 @@ from dsrecon.symbolic.export import write_graph as write_graph
 from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
 from dsrecon.symbolic.graph import transition_graph as transition_graph
+from dsrecon.symbolic.machine import Machine as Machine
+from dsrecon.symbolic.machine import biased_coin as biased_coin
+from dsrecon.symbolic.machine import even as even
+from dsrecon.symbolic.machine import golden_mean as golden_mean
 from dsrecon.symbolic.symbols import dwell_times as dwell_times
 from dsrecon.symbolic.symbols import run_lengths as run_lengths
 from dsrecon.symbolic.symbols import transitions as transitions
