@@ -1,6 +1,8 @@
 """From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
 from dsrecon.symbolic.encode import encode as encode
+from dsrecon.symbolic.epsilon import EpsilonMachine as EpsilonMachine
+from dsrecon.symbolic.epsilon import epsilon_machine as epsilon_machine
 from dsrecon.symbolic.export import read_graph as read_graph
 from dsrecon.symbolic.export import read_graphml as read_graphml
 from dsrecon.symbolic.export import read_symbols as read_symbols
