@@ -8,7 +8,7 @@ import numpy as np
 from dsrecon.symbolic.contexts import Pasts, pasts
 from dsrecon.symbolic.cssr import determinise, recurrent, split
 from dsrecon.symbolic.machine import Machine, entropies
-from dsrecon.symbolic.passing import merged, passed
+from dsrecon.symbolic.passing import bic, log_likelihood, merged, passed
 from dsrecon.symbolic.symbols import as_sequence
 
 _OFTEN = 20  # mean occurrences of the pasts of a length from which it can be used
@@ -63,8 +63,8 @@ def epsilon_machine(
        them are equally distributed, by a likelihood-ratio test.
     2. *Determinising.* States are split until all pasts of one are led to the same state by the same symbol.
     3. States that are not visited again and again are left out.
-    4. The sequence is sent through the machine; its probabilities are shares of the passes. States that are led alike
-       and do not differ in what they emit become one.
+    4. The sequence is sent through the machine; its probabilities are shares of the passes. Two states become one, with
+       all that follows from it, as long as that lowers the BIC.
 
     **Significance.** The test of one past has the level `significance` divided by the number of pasts, so that the
     probability that any is split off by error is at most about `significance` (Bonferroni).
@@ -100,11 +100,9 @@ def epsilon_machine(
     tries = {}
     for length in lengths:
         targets, counts = _built(letters, levels[: length + 1], longest, significance)
-        likelihood = _likelihood(counts)
-        freedom = int((counts > 0).sum()) - len(counts)
-        tries[length] = (freedom * np.log(counts.sum()) - 2 * likelihood, likelihood, targets, counts)
+        tries[length] = (bic(counts), targets, counts)
     best = min(tries, key=lambda length: (round(tries[length][0], 6), length))
-    _, likelihood, targets, counts = tries[best]
+    _, targets, counts = tries[best]
     machine = Machine(
         tuple(alphabet.tolist()),
         tuple(map(tuple, targets.tolist())),
@@ -116,7 +114,7 @@ def epsilon_machine(
         best,
         len(values),
         tuple(map(tuple, counts.tolist())),
-        float(likelihood),
+        log_likelihood(counts),
         tuple((length, float(found[0])) for length, found in tries.items()),
         complexity,
         rate,
@@ -171,10 +169,6 @@ def _built(letters: np.ndarray, levels: list[Pasts], first: int, significance: f
     number[kept] = np.arange(len(kept))
     targets, counts = passed(number[targets[kept]], letters[first:])
     return merged(targets, counts, error)
-
-
-def _likelihood(counts: np.ndarray) -> float:
-    return -float(counts.sum(1) @ entropies(counts / counts.sum(1, keepdims=True)))
 
 
 def _intervals(machine: Machine, counts: np.ndarray, level: float, seed: int) -> tuple[Estimate, Estimate]:

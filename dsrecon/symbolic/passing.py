@@ -5,6 +5,7 @@ from jaxtyping import Int
 
 from dsrecon.symbolic.contexts import same
 from dsrecon.symbolic.cssr import recurrent
+from dsrecon.symbolic.machine import entropies
 
 _AHEAD = 50  # symbols by which a state is judged where none is known
 
@@ -35,30 +36,54 @@ def passed(
 def merged(
     targets: Int[np.ndarray, "s a"], counts: Int[np.ndarray, "s a"], error: float
 ) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s a"]]:
-    """Two states that are led alike and whose symbols do not differ (`same`, p-value from `error`) become one, as long as
-    there are such."""
-    while True:
-        pair = _alike(targets, counts, error)
-        if pair is None:
-            return targets, counts
-        kept, gone = pair
-        counts[kept] += counts[gone]
-        targets[kept] = np.where(targets[kept] >= 0, targets[kept], targets[gone])
-        targets[targets == gone] = kept
-        targets[targets > gone] -= 1
-        targets, counts = np.delete(targets, gone, 0), np.delete(counts, gone, 0)
+    """Two states become one, and with them those that both are led to, as long as that lowers the BIC.
+
+    Only states whose own symbols do not differ (`same`, p-value from `error`) begin this.
+    """
+    done = False
+    while not done:
+        done, now = True, bic(counts)
+        for i in range(len(targets) - 1):
+            others = np.arange(i + 1, len(targets))
+            for j in others[same(counts[others], counts[i]) >= error].tolist():
+                fewer = _folded(targets, counts, i, j)
+                if bic(fewer[1]) < now:
+                    targets, counts = fewer
+                    done = False
+                    break
+            if not done:
+                break
+    return targets, counts
 
 
-def _alike(targets: np.ndarray, counts: np.ndarray, error: float) -> tuple[int, int] | None:
-    for i in range(len(targets) - 1):
-        others = np.arange(i + 1, len(targets))
-        mine, theirs = np.broadcast_arrays(targets[i], targets[others])
-        pair = ((mine == i) | (mine == others[:, None])) & ((theirs == i) | (theirs == others[:, None]))
-        led = ((mine == theirs) | pair | (mine < 0) | (theirs < 0)).all(1)
-        found = others[led & (same(counts[others], counts[i]) >= error)]
-        if len(found):
-            return i, int(found[0])
-    return None
+def bic(counts: Int[np.ndarray, "s a"]) -> float:
+    """`- 2 ln likelihood + (edges - states) ln(passes)` of the machine whose probabilities are the shares of the passes.
+
+    Reference: Schwarz 1978, *Estimating the dimension of a model*, Annals of Statistics 6, 461.
+    """
+    freedom = int((counts > 0).sum()) - len(counts)
+    return freedom * float(np.log(counts.sum())) - 2 * log_likelihood(counts)
+
+
+def log_likelihood(counts: Int[np.ndarray, "s a"]) -> float:
+    """`sum_sx n(s, x) ln p(x | s)` with the shares of the passes as probabilities, nats."""
+    return -float(counts.sum(1) @ entropies(counts / counts.sum(1, keepdims=True)))
+
+
+def _folded(targets: np.ndarray, counts: np.ndarray, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    """The machine in which two states are one: what both lead to by the same symbol has to be one, too."""
+    label, targets, open_pairs = np.arange(len(targets)), targets.copy(), [(i, j)]
+    while open_pairs:
+        a, b = sorted(int(label[s]) for s in open_pairs.pop())
+        if a == b:
+            continue
+        label[label == b] = a
+        open_pairs += [(s, t) for s, t in zip(targets[a].tolist(), targets[b].tolist(), strict=True) if s >= 0 <= t]
+        targets[a] = np.where(targets[a] >= 0, targets[a], targets[b])
+    kept, number = np.unique(label, return_inverse=True)
+    total = np.zeros((len(kept), counts.shape[1]), counts.dtype)
+    np.add.at(total, number, counts)
+    return np.where(targets[kept] >= 0, number[targets[kept]], -1), total
 
 
 def _path(targets: np.ndarray, letters: np.ndarray, begin: int) -> tuple[np.ndarray, tuple[int, int] | None]:
