@@ -14,6 +14,8 @@ from dsrecon.symbolic.machine import Machine as Machine
 from dsrecon.symbolic.machine import biased_coin as biased_coin
 from dsrecon.symbolic.machine import even as even
 from dsrecon.symbolic.machine import golden_mean as golden_mean
+from dsrecon.symbolic.machinegraph import graph_machine as graph_machine
+from dsrecon.symbolic.machinegraph import machine_graph as machine_graph
 from dsrecon.symbolic.symbols import dwell_times as dwell_times
 from dsrecon.symbolic.symbols import run_lengths as run_lengths
 from dsrecon.symbolic.symbols import transitions as transitions

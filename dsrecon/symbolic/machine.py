@@ -30,8 +30,8 @@ class Machine:
     - `probabilities` `[s, a]`: `p(x | s)`; each row sums to 1, and an entry is positive where there is a target and 0
       where there is none.
 
-    Rows are tuples, so that nothing in a machine changes. Rows that sum to 1 only to within 1e-9 are divided by
-    their sum.
+    Rows are tuples, so that nothing in a machine changes. Rows whose sum is off 1 by more than 1e-12, and by less than
+    1e-9, are divided by it.
 
     **Raises:** `ValueError` for another alphabet, shapes that differ, targets that are no states, probabilities that are
     negative, not finite or do not sum to 1, and states that cannot all be reached from one another: transient
@@ -78,7 +78,7 @@ class Machine:
                 "every state must be reached from every other: the states fall into "
                 f"{parts} parts, {[np.flatnonzero(part == p).tolist() for p in range(parts)]}."
             )
-        off = total != 1.0
+        off = np.abs(total - 1) > 1e-12  # what is nearer stays as it is, so that a machine that is written comes back equal
         probs[off] /= total[off, None]
         object.__setattr__(self, "symbols", symbols)
         object.__setattr__(self, "targets", tuple(map(tuple, targets.tolist())))
