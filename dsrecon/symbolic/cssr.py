@@ -5,7 +5,7 @@ from jaxtyping import Int
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from dsrecon.symbolic.contexts import Pasts, same
+from dsrecon.symbolic.pasts import Pasts, same
 
 _PASSES = 10  # over the pasts of one length: what has left may have been what the others differed from
 

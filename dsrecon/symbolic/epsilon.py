@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsrecon.symbolic.contexts import Pasts, pasts
+from dsrecon.symbolic.pasts import Pasts, pasts
 from dsrecon.symbolic.cssr import determinise, recurrent, split
 from dsrecon.symbolic.machine import Machine, entropies
 from dsrecon.symbolic.passing import bic, log_likelihood, merged, passed

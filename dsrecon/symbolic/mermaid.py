@@ -100,6 +100,8 @@ def _shown(text: str) -> str:
         code = ord(match[0])
         if match[0] == "\n":
             return "<br/>"
+        if match[0] == "\\":
+            return "#92;#8203;"  # a backslash and an n behind it would be a new line
         return f"#{code if code >= 32 and not 0x7F <= code < 0xA0 and not 0xD800 <= code < 0xE000 else 0xFFFD};"
 
     return _PLAIN.sub(escaped, text) or " "

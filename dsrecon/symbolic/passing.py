@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from dsrecon.symbolic.contexts import same
+from dsrecon.symbolic.pasts import same
 from dsrecon.symbolic.cssr import recurrent
 from dsrecon.symbolic.machine import entropies
 
