@@ -1,6 +1,8 @@
 """From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
 from dsrecon.symbolic.encode import encode as encode
+from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
+from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
 from dsrecon.symbolic.epsilon import EpsilonMachine as EpsilonMachine
 from dsrecon.symbolic.epsilon import epsilon_machine as epsilon_machine
 from dsrecon.symbolic.export import read_graph as read_graph
@@ -10,6 +12,11 @@ from dsrecon.symbolic.export import write_graph as write_graph
 from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
 from dsrecon.symbolic.graph import transition_graph as transition_graph
+from dsrecon.symbolic.hmm import HiddenMarkov as HiddenMarkov
+from dsrecon.symbolic.hmm import HiddenMarkovFit as HiddenMarkovFit
+from dsrecon.symbolic.hmm import code_hmm as code_hmm
+from dsrecon.symbolic.hmm import fit_gaussian_hmm as fit_gaussian_hmm
+from dsrecon.symbolic.hmm import fit_hmm as fit_hmm
 from dsrecon.symbolic.machine import Machine as Machine
 from dsrecon.symbolic.machine import biased_coin as biased_coin
 from dsrecon.symbolic.machine import even as even

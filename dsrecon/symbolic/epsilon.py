@@ -130,7 +130,9 @@ def _check(steps: int, alphabet: np.ndarray, history: int | None, significance: 
     if not (0 < significance < 1 and 0 < level < 1):
         raise ValueError(f"significance and level must lie between 0 and 1: got {significance} and {level}.")
     if history is not None and len(alphabet) ** (history + 1) >= 1 << 62:
-        raise ValueError(f"history={history} is too long for {len(alphabet)} symbols: words must have numbers below 2^62.")
+        raise ValueError(
+            f"history={history} is too long for {len(alphabet)} symbols: words must have numbers below 2^62."
+        )
 
 
 def _reach(steps: int, size: int, history: int | None) -> int:

@@ -63,7 +63,9 @@ class Machine:
         total = probs.sum(1)
         if (np.abs(total - 1) > _SUM).any():
             worst = int(np.argmax(np.abs(total - 1)))
-            raise ValueError(f"probabilities of each state must sum to 1: those of state {worst} sum to {total[worst]}.")
+            raise ValueError(
+                f"probabilities of each state must sum to 1: those of state {worst} sum to {total[worst]}."
+            )
         if ((probs > 0) != (targets >= 0)).any():
             s, x = np.argwhere((probs > 0) != (targets >= 0))[0].tolist()
             raise ValueError(
@@ -78,7 +80,9 @@ class Machine:
                 "every state must be reached from every other: the states fall into "
                 f"{parts} parts, {[np.flatnonzero(part == p).tolist() for p in range(parts)]}."
             )
-        off = np.abs(total - 1) > 1e-12  # what is nearer stays as it is, so that a machine that is written comes back equal
+        off = (
+            np.abs(total - 1) > 1e-12
+        )  # what is nearer stays as it is, so that a machine that is written comes back equal
         probs[off] /= total[off, None]
         object.__setattr__(self, "symbols", symbols)
         object.__setattr__(self, "targets", tuple(map(tuple, targets.tolist())))
@@ -158,7 +162,9 @@ class Machine:
         Crutchfield & Feldman 2003, *Regularities unseen, randomness observed*, Chaos 13, 25.
         """
         if self.minimal().states < self.states:
-            raise ValueError(f"no two states may have the same future: {self.states} states make up a process of fewer.")
+            raise ValueError(
+                f"no two states may have the same future: {self.states} states make up a process of fewer."
+            )
         probs, T = np.array(self.probabilities), self.matrices
         own, belief, weight, total, lost = entropies(probs), self.stationary[None], np.ones(1), 0.0, 0.0
         while True:

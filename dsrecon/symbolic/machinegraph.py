@@ -32,9 +32,7 @@ def machine_graph(machine: Machine) -> nx.DiGraph:
     for (i, j), along in found.items():
         symbols = " ".join(str(x) for x, _ in along)
         probabilities = " ".join(repr(p) for _, p in along)
-        graph.add_edge(
-            i, j, symbols=symbols, probabilities=probabilities, probability=math.fsum(p for _, p in along)
-        )
+        graph.add_edge(i, j, symbols=symbols, probabilities=probabilities, probability=math.fsum(p for _, p in along))
     return graph
 
 
