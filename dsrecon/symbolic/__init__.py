@@ -1,4 +1,4 @@
-"""Symbol sequences, of a fitted piecewise-linear map or of a series: regions, dwell times, words, entropies, files."""
+"""Symbol sequences, of a fitted piecewise-linear map or of a series: regions, words, entropies, machines, files."""
 
 from dsrecon.symbolic.agreement import Agreement as Agreement
 from dsrecon.symbolic.agreement import compare_codings as compare_codings
@@ -12,7 +12,11 @@ from dsrecon.symbolic.codings import code_kmeans as code_kmeans
 from dsrecon.symbolic.codings import code_ordinal as code_ordinal
 from dsrecon.symbolic.codings import code_thresholds as code_thresholds
 from dsrecon.symbolic.dwell_models import dwell_models as dwell_models
+from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
+from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
 from dsrecon.symbolic.encode import encode as encode
+from dsrecon.symbolic.epsilon import EpsilonMachine as EpsilonMachine
+from dsrecon.symbolic.epsilon import epsilon_machine as epsilon_machine
 from dsrecon.symbolic.export import read_graph as read_graph
 from dsrecon.symbolic.export import read_graphml as read_graphml
 from dsrecon.symbolic.export import read_symbols as read_symbols
@@ -21,8 +25,19 @@ from dsrecon.symbolic.export import write_graphml as write_graphml
 from dsrecon.symbolic.export import write_symbols as write_symbols
 from dsrecon.symbolic.forbidden import forbidden_words as forbidden_words
 from dsrecon.symbolic.graph import transition_graph as transition_graph
+from dsrecon.symbolic.hmm import HiddenMarkov as HiddenMarkov
+from dsrecon.symbolic.hmm import HiddenMarkovFit as HiddenMarkovFit
+from dsrecon.symbolic.hmm import code_hmm as code_hmm
+from dsrecon.symbolic.hmm import fit_gaussian_hmm as fit_gaussian_hmm
+from dsrecon.symbolic.hmm import fit_hmm as fit_hmm
 from dsrecon.symbolic.kneading import Kneading as Kneading
 from dsrecon.symbolic.kneading import kneading as kneading
+from dsrecon.symbolic.machine import Machine as Machine
+from dsrecon.symbolic.machine import biased_coin as biased_coin
+from dsrecon.symbolic.machine import even as even
+from dsrecon.symbolic.machine import golden_mean as golden_mean
+from dsrecon.symbolic.machinegraph import graph_machine as graph_machine
+from dsrecon.symbolic.machinegraph import machine_graph as machine_graph
 from dsrecon.symbolic.partition import MarkovPartition as MarkovPartition
 from dsrecon.symbolic.partition import markov_partition as markov_partition
 from dsrecon.symbolic.rates import EntropyRate as EntropyRate
