@@ -1,5 +1,6 @@
 """From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
+from dsrecon.symbolic.emitted import compare_emissions as compare_emissions
 from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
 from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
