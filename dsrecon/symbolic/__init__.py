@@ -14,6 +14,7 @@ from dsrecon.symbolic.codings import code_thresholds as code_thresholds
 from dsrecon.symbolic.dwell_models import dwell_models as dwell_models
 from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
 from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
+from dsrecon.symbolic.emitted import compare_emissions as compare_emissions
 from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.epsilon import EpsilonMachine as EpsilonMachine
 from dsrecon.symbolic.epsilon import epsilon_machine as epsilon_machine

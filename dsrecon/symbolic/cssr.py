@@ -1,7 +1,7 @@
 """Causal-state splitting: pasts with the same future are one state, and a state and a symbol fix the next one."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
@@ -10,7 +10,7 @@ from dsrecon.symbolic.pasts import Pasts, same
 _PASSES = 10  # over the pasts of one length: what has left may have been what the others differed from
 
 
-def split(levels: list[Pasts], error: float) -> list[Int[np.ndarray, "n"]]:
+def split(levels: list[Pasts], error: float) -> list[Int[np.ndarray, "_"]]:
     """The state of every past, length by length: pasts whose next symbols are equally distributed share one.
 
     A past of `L` symbols begins in the state of its last `L - 1`. It leaves when its next symbols differ from those of the
@@ -47,8 +47,8 @@ def split(levels: list[Pasts], error: float) -> list[Int[np.ndarray, "n"]]:
 
 
 def determinise(
-    levels: list[Pasts], labels: list[Int[np.ndarray, "n"]], error: float
-) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s"]]:
+    levels: list[Pasts], labels: list[Int[np.ndarray, "_"]], error: float
+) -> tuple[Int[np.ndarray, "s a"], Float[np.ndarray, "s"]]:
     """The state that each symbol leads to, with states split until all their pasts agree on it.
 
     Where a past is led to another state than the rest of its state: what it is led to joins the state that the
@@ -64,7 +64,6 @@ def determinise(
     near, far = labels[-2].copy(), labels[-1].copy()
     bent, moved = np.zeros(len(far), bool), np.zeros(len(near), bool)
     shifted = np.zeros(len(far), bool)
-    states = max(near.max(), far.max()) + 1
     while True:
         states = max(int(near.max()), int(far.max())) + 1
         targets, clash = _led(near, far, child, tail, short, long, states)

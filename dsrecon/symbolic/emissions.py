@@ -1,7 +1,7 @@
 """What the states of a hidden Markov model show: symbols, or values around a mean."""
 
 import abc
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ class AbstractEmissions(eqx.Module):
         """`ln p(x_t | state)`, nats."""
 
     @abc.abstractmethod
-    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> Self:
+    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> "AbstractEmissions":
         """The distributions of greatest likelihood, when step `t` counts for a state by its weight."""
 
     @abc.abstractmethod
@@ -33,7 +33,7 @@ class AbstractEmissions(eqx.Module):
         """Observations in the form that `log_density` takes, or `ValueError`."""
 
     @abc.abstractmethod
-    def sorted(self, order: np.ndarray) -> Self:
+    def sorted(self, order: np.ndarray) -> "AbstractEmissions":
         """The same with the states in another order: the first is what was number `order[0]`."""
 
     @abc.abstractmethod
@@ -64,7 +64,7 @@ class SymbolEmissions(AbstractEmissions):
     def log_density(self, x: Shaped[Array, "t ..."]) -> Float[Array, "t s"]:
         return jnp.log(jnp.asarray(self.probabilities).T)[x]
 
-    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> Self:
+    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> "SymbolEmissions":
         total = jnp.zeros(self.probabilities.shape[::-1], weight.dtype).at[x].add(weight).T
         total = jnp.maximum(total, 1e-300)
         return eqx.tree_at(lambda e: e.probabilities, self, total / total.sum(1, keepdims=True))
@@ -83,7 +83,7 @@ class SymbolEmissions(AbstractEmissions):
             raise ValueError(f"symbols must be those of the model, {self.symbols}: got {others[:10]} too.")
         return place
 
-    def sorted(self, order: np.ndarray) -> Self:
+    def sorted(self, order: np.ndarray) -> "SymbolEmissions":
         return eqx.tree_at(lambda e: e.probabilities, self, np.asarray(self.probabilities)[order])
 
     def free(self) -> int:
@@ -125,7 +125,7 @@ class GaussianEmissions(AbstractEmissions):
 
         return jax.vmap(of_state)(jnp.asarray(self.means), jnp.asarray(self.covariances)).T
 
-    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> Self:
+    def updated(self, x: Shaped[Array, "t ..."], weight: Float[Array, "t s"]) -> "GaussianEmissions":
         total = jnp.maximum(weight.sum(0), 1e-300)
         means = (weight.T @ x) / total[:, None]
 
@@ -150,7 +150,7 @@ class GaussianEmissions(AbstractEmissions):
             raise ValueError(f"values must be finite: {int((~np.isfinite(values)).any(1).sum())} steps are not.")
         return values
 
-    def sorted(self, order: np.ndarray) -> Self:
+    def sorted(self, order: np.ndarray) -> "GaussianEmissions":
         found = (np.asarray(self.means)[order], np.asarray(self.covariances)[order])
         return eqx.tree_at(lambda e: (e.means, e.covariances), self, found)
 

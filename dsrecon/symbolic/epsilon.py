@@ -103,11 +103,7 @@ def epsilon_machine(
         tries[length] = (bic(counts), targets, counts)
     best = min(tries, key=lambda length: (round(tries[length][0], 6), length))
     _, targets, counts = tries[best]
-    machine = Machine(
-        tuple(alphabet.tolist()),
-        tuple(map(tuple, targets.tolist())),
-        tuple(map(tuple, (counts / counts.sum(1, keepdims=True)).tolist())),
-    )
+    machine = Machine(alphabet.tolist(), targets, counts / counts.sum(1, keepdims=True))
     complexity, rate = _intervals(machine, counts, level, seed)
     return EpsilonMachine(
         machine,

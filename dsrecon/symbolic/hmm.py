@@ -196,9 +196,9 @@ def code_hmm(
         lines = int((~np.isfinite(found.values)).any(1).sum())
         raise ValueError(f"series must have no missing values: {lines} of {len(found.values)} steps have.")
     if isinstance(states, HiddenMarkov):
+        if not isinstance(states.emissions, GaussianEmissions):
+            raise ValueError(f"states must have GaussianEmissions: got {type(states.emissions).__name__}.")
         model, likelihood = states, states.log_likelihood(found.values)
-        if not isinstance(model.emissions, GaussianEmissions):
-            raise ValueError(f"states must have GaussianEmissions: got {type(model.emissions).__name__}.")
     else:
         fitted = fit_gaussian_hmm(found.values, states, starts=starts, rounds=rounds, seed=seed)
         model, likelihood = fitted.model, fitted.log_likelihood

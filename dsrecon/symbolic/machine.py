@@ -15,7 +15,7 @@ from dsrecon.symbolic.symbols import as_sequence
 _SUM = 1e-9  # how far the probabilities of a state may be from 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Machine:
     """A unifilar edge-labelled machine: in state `s` it emits the symbol `x` with probability `p(x | s)` and goes to the
     state `t(s, x)`, which is fixed by both.
@@ -45,11 +45,11 @@ class Machine:
     targets: tuple[tuple[int, ...], ...]
     probabilities: tuple[tuple[float, ...], ...]
 
-    def __post_init__(self):
-        symbols = tuple(_whole(x, "symbols") for x in self.symbols)
+    def __init__(self, symbols: Any, targets: Any, probabilities: Any):
+        symbols = tuple(_whole(x, "symbols") for x in symbols)
         if len(symbols) < 2 or list(symbols) != sorted(set(symbols)):
             raise ValueError(f"symbols must be two or more different integers in increasing order: got {symbols}.")
-        targets, probs = _array(self.targets, "targets"), _array(self.probabilities, "probabilities")
+        targets, probs = _array(targets, "targets"), _array(probabilities, "probabilities")
         if targets.dtype.kind not in "iu":
             raise ValueError(f"targets must be integers: got {targets.dtype}.")
         for name, found in (("targets", targets), ("probabilities", probs)):
@@ -202,7 +202,7 @@ class Machine:
                 break
             label = finer
         first = np.unique(label, return_index=True)[1]
-        return Machine(self.symbols, np.where(targets >= 0, label[targets], -1)[first], probs[first])  # pyright: ignore[reportArgumentType]
+        return Machine(self.symbols, np.where(targets >= 0, label[targets], -1)[first], probs[first])
 
     def probability(self, word: Any) -> float:
         """Probability that the stationary process emits `word`, a row of symbols `[L]`, at a given time.
