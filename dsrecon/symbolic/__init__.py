@@ -39,6 +39,7 @@ from dsrecon.symbolic.machine import even as even
 from dsrecon.symbolic.machine import golden_mean as golden_mean
 from dsrecon.symbolic.machinegraph import graph_machine as graph_machine
 from dsrecon.symbolic.machinegraph import machine_graph as machine_graph
+from dsrecon.symbolic.medians import median_edges as median_edges
 from dsrecon.symbolic.partition import MarkovPartition as MarkovPartition
 from dsrecon.symbolic.partition import markov_partition as markov_partition
 from dsrecon.symbolic.rates import EntropyRate as EntropyRate
