@@ -161,7 +161,7 @@ def test_a_page_draws_the_machine_and_names_what_is_forbidden(tmp_path):
     ).assign_coords(region=[0, 1])
     said = cli.findings.findings(coded, "x, y", np.array([0.5, -1.0]), coded)
     assert "two causal states" in said.text or "2 causal states" in said.text
-    assert "`1 1`" in said.text and "```mermaid\nflowchart" in said.text
+    assert "`1 1`" in said.text and "```mermaid\n" in said.text and "flowchart LR" in said.text
     assert "| largest Lyapunov exponent of the free run | 0.5 | - |" in said.text
     assert said.machine is not None and said.machine.machine.states == 2
 

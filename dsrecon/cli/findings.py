@@ -165,7 +165,9 @@ def _paths(encoded: xr.Dataset) -> list[str]:
         )
         lines += [f"Regions that lead to one another (modularity {parts.modularity:.2f}): {told}.", ""]
     largest = stationary_distribution(graph).attrs["largest"]
-    settled = "the run has settled" if largest < 0.01 else "**the run had not settled, or has left a part for good**"
+    changes = int((np.diff(encoded["symbol"].values) != 0).sum())
+    few = largest < max(0.01, 2 / max(changes, 1))
+    settled = "the run has settled" if few else "**the run had not settled, or has left a part for good**"
     lines += [
         f"Shares of time and the stationary distribution of the transitions differ by {largest:.2g} at most: {settled}."
     ]
@@ -193,13 +195,17 @@ def _entropies(encoded: xr.Dataset, unit: str, exponents: np.ndarray | None) -> 
     step = encoded.attrs["time_step"]
     rows = []
 
-    def add(name: str, rate: Any) -> None:
+    def add(name: str, sequence: Callable[[], Any]) -> None:
+        try:
+            rate = entropy_rate(sequence())
+        except ValueError as error:
+            rows.append((name, "not told", str(error)))
+            return
         rows.append((name, f"{rate.rate_per_time:.4g}", f"{rate.low_per_time:.4g} to {rate.high_per_time:.4g}"))
 
-    add("symbols step by step", entropy_rate(encoded))
-    order = dwell_words(encoded, edges=[])
-    add("regions in order, lengths of stays left out", entropy_rate(order))
-    add("regions in order, stays told short or long", entropy_rate(dwell_words(encoded, edges=median_edges(encoded))))
+    add("symbols step by step", lambda: encoded)
+    add("regions in order, lengths of stays left out", lambda: dwell_words(encoded, edges=[]))
+    add("regions in order, stays told short or long", lambda: dwell_words(encoded, edges=median_edges(encoded)))
     graph = topological_entropy(transition_graph(encoded)) / step
     rows.append(("any path through the graph (an upper bound)", f"{graph:.4g}", "-"))
     if exponents is not None:
