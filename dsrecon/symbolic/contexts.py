@@ -12,8 +12,9 @@ _ROUNDING = 1e-6  # nats of likelihood, of sums of up to 1e9
 class Contexts(NamedTuple):
     """The contexts that were told apart, and what the next symbol costs behind each.
 
-    - `loss`: `-ln p(x_t | context)` of every symbol that has `order` symbols before it, in nats, `[t - order]`;
-    - `order`: length of the longest context; `leaves`: how many contexts;
+    - `loss`: `-ln p(x_t | context)` of every symbol after the first `max_order`, in nats, `[t - max_order]`;
+    - `order`: length of the longest context of the tree; `leaves`: how many contexts;
+    - `depth`: length of the longest context that `loss` was read behind, a little beyond the tree;
     - `parameters`: free probabilities, the sum over contexts of (different symbols that follow) - 1;
     - `limited`: whether a context of the greatest allowed length might have been worth telling apart further.
     """
@@ -21,6 +22,7 @@ class Contexts(NamedTuple):
     loss: np.ndarray
     order: int
     leaves: int
+    depth: int
     parameters: int
     limited: bool
 
@@ -48,6 +50,9 @@ def contexts(letters: np.ndarray, alphabet: int, max_order: int, coarse: np.ndar
     `r` different symbols that follow: the Bayesian criterion, with the degrees of freedom of the table of counts.
     Whether a split pays is decided from the leaves up, so that one which pays only further down is found.
 
+    What is read behind the contexts is read a little further back (`_extended`): the criterion leaves out memory too
+    weak to be sure of, all of which together would make the entropy too high.
+
     Of an alphabet of many letters no split pays, for it tells all letters apart at once. Where letters are of few
     kinds (dwell words of one region), a context is told apart by the kind of the letter before first, and by the
     letter itself next.
@@ -62,7 +67,13 @@ def contexts(letters: np.ndarray, alphabet: int, max_order: int, coarse: np.ndar
     past = (letters,) if coarse is None else (coarse[letters], letters)
     levels = _grown(letters, alphabet, max_order, past)
     split = _pruned(levels, np.log(len(letters) - max_order))
-    return _read(letters, alphabet, max_order, past, levels, split)
+    carried = _extended(levels, split)
+    order, leaves, _, limited = _size(levels, split)
+    depth, _, parameters, _ = _size(levels, carried)
+    loss = _losses(letters, alphabet, max_order, past, levels, carried)
+    faces = len(past)
+    limited = limited and len(levels) == max_order * faces + 1 and order == len(levels) - 1
+    return Contexts(loss, -(-order // faces), leaves, -(-depth // faces), parameters, limited)
 
 
 def _grown(letters: np.ndarray, alphabet: int, max_order: int, past: tuple[np.ndarray, ...]) -> list[_Level]:
@@ -105,27 +116,62 @@ def _pruned(levels: list[_Level], log_steps: float) -> list[np.ndarray]:
     return split[::-1]
 
 
-def _read(
+def _extended(levels: list[_Level], split: list[np.ndarray]) -> list[np.ndarray]:
+    """The tree carried on behind each of its leaves, level by level, by at most the third root of the leaf's count in
+    free probabilities: what weak memory is left there counts too, and is not chosen by how it turned out."""
+    carried, owner, reached = [], np.zeros(1, np.int64), np.ones(1, bool)
+    spent, room = np.zeros(1), levels[0].total ** (1 / 3)
+    for k, level in enumerate(levels):
+        nodes = len(level.total)
+        leaf = reached & ~split[k] & (owner < 0) if k else ~split[0]
+        if k:
+            owner = np.where(leaf, len(room) + np.cumsum(leaf) - 1, owner)
+            room, spent = np.append(room, level.total[leaf] ** (1 / 3)), np.append(spent, np.zeros(int(leaf.sum())))
+        elif split[0][0]:
+            owner = np.array([-1])
+        if k + 1 == len(levels):
+            carried.append(np.zeros(nodes, bool))
+            break
+        below = levels[k + 1]
+        inside = (owner >= 0) & (np.bincount(below.parent, minlength=nodes) > 0)
+        added = np.bincount(below.parent, below.kinds - 1, nodes) - (level.kinds - 1)
+        more = np.bincount(owner[inside], added[inside], len(room))
+        allowed = spent + more <= room
+        paid = inside & allowed[owner]
+        spent = spent + np.where(allowed, more, 0.0)
+        carried.append(split[k] & reached | paid)
+        owner = np.where(paid, owner, -1)[below.parent]
+        reached = (reached & split[k])[below.parent]
+    return carried
+
+
+def _size(levels: list[_Level], split: list[np.ndarray]) -> tuple[int, int, int, bool]:
+    """Depth, leaves and free probabilities of a tree, and whether one of its longest contexts is open."""
+    depth = leaves = parameters = 0
+    reached, limited = np.ones(1, bool), False
+    for k, (level, paid) in enumerate(zip(levels, split, strict=True)):
+        last = reached & ~paid
+        leaves += int(last.sum())
+        parameters += int((level.kinds[last] - 1).sum())
+        depth = k if last.any() else depth
+        limited = bool((last & level.open).any())
+        if k + 1 < len(levels):
+            reached = (reached & paid)[levels[k + 1].parent]
+    return depth, leaves, parameters, limited
+
+
+def _losses(
     letters: np.ndarray,
     alphabet: int,
     max_order: int,
     past: tuple[np.ndarray, ...],
     levels: list[_Level],
     split: list[np.ndarray],
-) -> Contexts:
+) -> np.ndarray:
     """What every symbol costs behind its context, from the root to the leaves."""
     at = np.arange(max_order, len(letters))
     node, loss = np.zeros(len(at), np.int64), np.empty(len(at))
-    order = leaves = parameters = 0
-    limited = False
-    reached = np.ones(1, bool)
     for length, (level, paid) in enumerate(zip(levels, split, strict=True)):
-        last = reached & ~paid
-        leaves += int(last.sum())
-        parameters += int((level.kinds[last] - 1).sum())
-        if last.any():
-            order = -(-length // len(past))
-        limited |= length == max_order * len(past) and bool((last & level.open).any())
         ends = ~paid[node]
         here, of = at[ends], node[ends]
         pair = located(level.pairs, of * alphabet + letters[here], len(level.total) * alphabet)
@@ -133,9 +179,7 @@ def _read(
         at, node = at[~ends], node[~ends]
         if not len(at):
             break
-        below = levels[length + 1]
         back, face = divmod(length, len(past))
         child = node * alphabet + past[face][at - 1 - back]
-        node = located(below.children, child, len(level.total) * alphabet)
-        reached = (reached & paid)[below.parent]
-    return Contexts(loss[: len(loss)], order, leaves, parameters, limited)
+        node = located(levels[length + 1].children, child, len(level.total) * alphabet)
+    return loss

@@ -62,8 +62,8 @@ class ExcessEntropy(NamedTuple):
 def entropy_rate(symbols: Any, *, max_order: int | None = None, level: float = 0.95) -> EntropyRate:
     """Entropy rate `h = -<ln p(x_t | all symbols before)>`, with bias correction and a confidence interval.
 
-    The past is told apart as far as the data can show it: contexts of variable length, by the Bayesian criterion
-    (`dsrecon.symbolic.contexts`). Then
+    The past is told apart as far as the data can show it: contexts of variable length, by the Bayesian criterion, and
+    read a little further than that, for memory too weak to be sure of (`dsrecon.symbolic.contexts`). Then
 
     `h = sum_c p(c) H(next | c) + K / (2 t)`,
 
@@ -156,7 +156,7 @@ def excess_entropy(symbols: Any, *, max_length: int = 20, level: float = 0.95) -
     losses = np.cumsum(np.concatenate([[0.0], tree.loss]))
     within = losses[length:] - losses[:-length]  # of the symbols of a window
     spread = spread_of_mean(surprise[lead:] - within)
-    more = (words - 1) / (2 * steps**2)
+    more = (words - 1 + tree.parameters) / (2 * steps**2)
     half = spread.half_width(level, more)
     return ExcessEntropy(
         value=value,
@@ -181,8 +181,8 @@ def _told_apart(symbols: Any, values: np.ndarray, max_order: int | None) -> Cont
     longest = min(_LONGEST, steps // 10) if max_order is None else max_order
     kinds = _kinds(symbols, alphabet)
     tree = contexts(letters, len(alphabet), longest, kinds)
-    if tree.order < longest and longest > steps // 1000:  # the first symbols are wanted too, where they are many
-        tree = contexts(letters, len(alphabet), tree.order, kinds)._replace(limited=tree.limited)
+    if tree.depth < longest and longest > steps // 1000:  # the first symbols are wanted too, where they are many
+        tree = contexts(letters, len(alphabet), tree.depth, kinds)._replace(limited=tree.limited)
     return tree
 
 
