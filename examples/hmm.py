@@ -1,10 +1,10 @@
 # %% [markdown]
 # # A network that emulates a hidden Markov model
 #
-# Behaviour is often described by a few hidden states, each with its own habits: a hidden Markov model. A recurrent network
-# has no such states, but a continuous one that noise drives. Here it learns to emit the sequences of a hidden Markov model,
-# and is then compared with it: how often each symbol comes, how often it changes, what follows what, and how far the
-# sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden Markov models*.
+# Behaviour is often described by a few hidden states, each with its own habits: a hidden Markov model. A recurrent
+# network has no such states, but a continuous one that noise drives. Here it learns to emit the sequences of a hidden
+# Markov model, and is then compared with it: how often each symbol comes, how often it changes, what follows what, and
+# how far the sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden Markov models*.
 
 # %%
 import os
@@ -47,9 +47,9 @@ for states in (2,) if small else (1, 2, 3):
 
 # %% [markdown]
 # ## The network
-# Units are driven by Gaussian noise; a softmax of their state gives the probabilities of the symbols, and the symbol that
-# is drawn does not come back. It is trained on stretches of the source, by the Sinkhorn divergence (optimal transport with
-# entropic regularisation) between a batch of them and as many of its own.
+# Units are driven by Gaussian noise; a softmax of their state gives the probabilities of the symbols, and the symbol
+# that is drawn does not come back. It is trained on stretches of the source, by the Sinkhorn divergence (optimal
+# transport with entropic regularisation) between a batch of them and as many of its own.
 
 # %%
 key_cell, key_V, key_fit, key_draw = jax.random.split(jax.random.key(0), 4)

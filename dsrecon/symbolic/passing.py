@@ -12,7 +12,7 @@ _AHEAD = 50  # symbols by which a state is judged where none is known
 
 def passed(
     targets: Int[np.ndarray, "s a"], letters: Int[np.ndarray, "t"]
-) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s a"]]:
+) -> tuple[Int[np.ndarray, "r a"], Int[np.ndarray, "r a"]]:
     """How often the sequence passes each edge, and the targets with the edges that it needs and that were missing.
 
     It begins in the state from which it comes farthest through the edges there are; a missing edge leads to the state
@@ -35,7 +35,7 @@ def passed(
 
 def merged(
     targets: Int[np.ndarray, "s a"], counts: Int[np.ndarray, "s a"], error: float
-) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s a"]]:
+) -> tuple[Int[np.ndarray, "r a"], Int[np.ndarray, "r a"]]:
     """Two states become one, and with them those that both are led to, as long as that lowers the BIC.
 
     Only states whose own symbols do not differ (`same`, p-value from `error`) begin this.
