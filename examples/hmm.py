@@ -4,7 +4,8 @@
 # Behaviour is often described by a few hidden states, each with its own habits: a hidden Markov model. A recurrent
 # network has no such states, but a continuous one that noise drives. Here it learns to emit the sequences of a hidden
 # Markov model, and is then compared with it: how often each symbol comes, how often it changes, what follows what, and
-# how far the sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden Markov models*.
+# how far the sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden
+# Markov models*.
 
 # %%
 import os

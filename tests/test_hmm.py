@@ -1,6 +1,6 @@
 """Hidden Markov models against plain sums over all state sequences, their fits, and networks that emulate them."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_likelihood_posterior_and_path_are_those_of_a_sum_over_all_paths(name):
     x, _ = model.sample(7, seed=3)
     total, posterior, best = 0.0, np.zeros((7, 2)), (0.0, None)
     for path in product(range(2), repeat=7):
-        p = model.initial[path[0]] * np.prod([model.transitions[i, j] for i, j in zip(path, path[1:], strict=False)])
+        p = model.initial[path[0]] * np.prod([model.transitions[i, j] for i, j in pairwise(path)])
         p *= np.prod([density(model, value, state) for value, state in zip(x, path, strict=True)])
         total += p
         posterior[np.arange(7), list(path)] += p

@@ -1,9 +1,9 @@
 """From a fitted piecewise-linear map to symbols: regions, dwell times, transitions, words, files."""
 
-from dsrecon.symbolic.emitted import compare_emissions as compare_emissions
-from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
 from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
+from dsrecon.symbolic.emitted import compare_emissions as compare_emissions
+from dsrecon.symbolic.encode import encode as encode
 from dsrecon.symbolic.epsilon import EpsilonMachine as EpsilonMachine
 from dsrecon.symbolic.epsilon import epsilon_machine as epsilon_machine
 from dsrecon.symbolic.export import read_graph as read_graph

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsrecon.symbolic.pasts import Pasts, pasts
 from dsrecon.symbolic.cssr import determinise, recurrent, split
 from dsrecon.symbolic.machine import Machine, entropies
 from dsrecon.symbolic.passing import bic, log_likelihood, merged, passed
+from dsrecon.symbolic.pasts import Pasts, pasts
 from dsrecon.symbolic.symbols import as_sequence
 
 _OFTEN = 20  # mean occurrences of the pasts of a length from which it can be used
@@ -33,8 +33,8 @@ class EpsilonMachine:
     - `machine`: causal states as states; probabilities are shares of the passes.
     - `history`: length of the longest pasts that were told apart.
     - `steps`: symbols in the sequence; `counts` `[s, a]`: how often each edge was passed on its way.
-    - `log_likelihood` of the passes, nats; `bic`: history to `- 2 log_likelihood + ln(passes) (edges - states)`, for each
-      that was tried.
+    - `log_likelihood` of the passes, nats; `bic`: history to `- 2 log_likelihood + ln(passes) (edges - states)`, for
+      each that was tried.
     - `statistical_complexity`, `entropy_rate`: value and interval of confidence `level`, nats (nats per symbol).
     """
 

@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Int
 
-from dsrecon.symbolic.pasts import same
 from dsrecon.symbolic.cssr import recurrent
 from dsrecon.symbolic.machine import entropies
+from dsrecon.symbolic.pasts import same
 
 _AHEAD = 50  # symbols by which a state is judged where none is known
 
@@ -57,7 +57,8 @@ def merged(
 
 
 def bic(counts: Int[np.ndarray, "s a"]) -> float:
-    """`- 2 ln likelihood + (edges - states) ln(passes)` of the machine whose probabilities are the shares of the passes.
+    """`- 2 ln likelihood + (edges - states) ln(passes)` of the machine whose probabilities are the shares of the
+    passes.
 
     Reference: Schwarz 1978, *Estimating the dimension of a model*, Annals of Statistics 6, 461.
     """
@@ -89,8 +90,8 @@ def _folded(targets: np.ndarray, counts: np.ndarray, i: int, j: int) -> tuple[np
 def _path(targets: np.ndarray, letters: np.ndarray, begin: int) -> tuple[np.ndarray, tuple[int, int] | None]:
     """The state before each symbol; or where the first missing edge is met: the state and the number of the symbol.
 
-    The sequence is cut into about `sqrt(t)` pieces, which are followed side by side from every state; then each is begun
-    where the one before has ended.
+    The sequence is cut into about `sqrt(t)` pieces, which are followed side by side from every state; then each is
+    begun where the one before has ended.
     """
     states, steps = len(targets), len(letters)
     table = np.vstack([targets, np.full((1, targets.shape[1]), -1)])  # -1, nowhere, is its last row
