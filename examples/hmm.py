@@ -22,7 +22,7 @@ from dsrecon.symbolic import HiddenMarkov, SymbolEmissions, compare_emissions, f
 from dsrecon.training import Emitter, emitted, emulating, fit
 
 small = os.environ.get("DSRECON_EXAMPLE_SIZE") == "small"  # what continuous integration runs
-window, batch, updates, sequences, steps = (6, 32, 10, 60, 30) if small else (10, 256, 1500, 500, 100)
+window, batch, updates, sequences, steps = (6, 32, 10, 60, 30) if small else (10, 256, 1200, 500, 100)
 
 # %% [markdown]
 # ## The source
@@ -62,7 +62,7 @@ def sampler(key):
     return stretches[jax.random.randint(key, (batch,), 0, len(stretches))]
 
 
-rate = optax.exponential_decay(1e-2, updates, 0.1)
+rate = optax.exponential_decay(3e-3, updates, 0.3)
 model, history = fit(start, emulating(blur=0.03), sampler, optax.adam(rate), steps=updates, key=key_fit)
 tenth = max(1, updates // 10)
 print("divergence, mean of each tenth:", *np.round(history.loss[: 10 * tenth, 0].reshape(10, -1).mean(1), 3))
