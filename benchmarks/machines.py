@@ -1,11 +1,13 @@
-"""Coverage of the intervals of `dsrecon.symbolic.epsilon_machine`, its number of states, and its cost on long sequences.
+"""Coverage of the intervals of `dsrecon.symbolic.epsilon_machine`, its number of states, and its cost on long
+sequences.
 
     python benchmarks/machines.py --replicates 100 --steps 10000 --long 10000000 --out benchmarks/results/machines.json
 
-Processes with known machines. Of each, `replicates` sequences of `steps` symbols (seeds 0, 1, ...): how many of the 95 %
-intervals of statistical complexity and entropy rate hold the truth, and how many machines have the right number of states.
-The first three are those that the intervals are made for; the others show where the reconstruction is weak. `long`: one
-sequence of that many symbols of the even process: seconds, processor seconds, and the largest memory of the process.
+Processes with known machines. Of each, `replicates` sequences of `steps` symbols (seeds 0, 1, ...): how many of the
+95 % intervals of statistical complexity and entropy rate hold the truth, and how many machines have the right number
+of states. The first three are those that the intervals are made for; the others show where the reconstruction is
+weak. `long`: one sequence of that many symbols of the even process: seconds, processor seconds, and the largest
+memory of the process.
 """
 
 import argparse

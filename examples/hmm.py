@@ -1,10 +1,11 @@
 # %% [markdown]
 # # A network that emulates a hidden Markov model
 #
-# Behaviour is often described by a few hidden states, each with its own habits: a hidden Markov model. A recurrent network
-# has no such states, but a continuous one that noise drives. Here it learns to emit the sequences of a hidden Markov model,
-# and is then compared with it: how often each symbol comes, how often it changes, what follows what, and how far the
-# sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden Markov models*.
+# Behaviour is often described by a few hidden states, each with its own habits: a hidden Markov model. A recurrent
+# network has no such states, but a continuous one that noise drives. Here it learns to emit the sequences of a hidden
+# Markov model, and is then compared with it: how often each symbol comes, how often it changes, what follows what, and
+# how far the sequences are apart. After Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden
+# Markov models*.
 
 # %%
 import os
@@ -21,7 +22,7 @@ from dsrecon.symbolic import HiddenMarkov, SymbolEmissions, compare_emissions, f
 from dsrecon.training import Emitter, emitted, emulating, fit
 
 small = os.environ.get("DSRECON_EXAMPLE_SIZE") == "small"  # what continuous integration runs
-window, batch, updates, sequences, steps = (6, 32, 10, 60, 30) if small else (10, 256, 1500, 500, 100)
+window, batch, updates, sequences, steps = (6, 32, 10, 60, 30) if small else (10, 256, 1200, 500, 100)
 
 # %% [markdown]
 # ## The source
@@ -47,9 +48,9 @@ for states in (2,) if small else (1, 2, 3):
 
 # %% [markdown]
 # ## The network
-# Units are driven by Gaussian noise; a softmax of their state gives the probabilities of the symbols, and the symbol that
-# is drawn does not come back. It is trained on stretches of the source, by the Sinkhorn divergence (optimal transport with
-# entropic regularisation) between a batch of them and as many of its own.
+# Units are driven by Gaussian noise; a softmax of their state gives the probabilities of the symbols, and the symbol
+# that is drawn does not come back. It is trained on stretches of the source, by the Sinkhorn divergence (optimal
+# transport with entropic regularisation) between a batch of them and as many of its own.
 
 # %%
 key_cell, key_V, key_fit, key_draw = jax.random.split(jax.random.key(0), 4)
@@ -61,7 +62,7 @@ def sampler(key):
     return stretches[jax.random.randint(key, (batch,), 0, len(stretches))]
 
 
-rate = optax.exponential_decay(1e-2, updates, 0.1)
+rate = optax.exponential_decay(3e-3, updates, 0.3)
 model, history = fit(start, emulating(blur=0.03), sampler, optax.adam(rate), steps=updates, key=key_fit)
 tenth = max(1, updates // 10)
 print("divergence, mean of each tenth:", *np.round(history.loss[: 10 * tenth, 0].reshape(10, -1).mean(1), 3))

@@ -1,7 +1,8 @@
 """Hidden Markov models against plain sums over all state sequences, their fits, and networks that emulate them."""
 
-from itertools import product
+from itertools import pairwise, product
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def test_likelihood_posterior_and_path_are_those_of_a_sum_over_all_paths(name):
     x, _ = model.sample(7, seed=3)
     total, posterior, best = 0.0, np.zeros((7, 2)), (0.0, None)
     for path in product(range(2), repeat=7):
-        p = model.initial[path[0]] * np.prod([model.transitions[i, j] for i, j in zip(path, path[1:], strict=False)])
+        p = model.initial[path[0]] * np.prod([model.transitions[i, j] for i, j in pairwise(path)])
         p *= np.prod([density(model, value, state) for value, state in zip(x, path, strict=True)])
         total += p
         posterior[np.arange(7), list(path)] += p
@@ -148,12 +149,36 @@ def test_the_sinkhorn_divergence_is_optimal_transport_when_the_blur_is_small():
     x, y = jax.random.normal(jax.random.key(0), (2, 12, 3))
     cost = np.asarray(((x[:, None] - y[None]) ** 2).sum(-1))
     wanted = cost[linear_sum_assignment(cost)].mean()
-    assert sinkhorn_divergence(x, y, blur=0.01, rounds=1000) == pytest.approx(wanted, rel=0.02)  # blur ln 12 = 0.025
-    assert abs(sinkhorn_divergence(x, x[::-1], blur=0.1, rounds=300)) < 1e-9
-    shift = jax.grad(lambda d: sinkhorn_divergence(x + d[None], x, blur=0.1, rounds=500))(jnp.full(3, 0.2))
-    np.testing.assert_allclose(shift, 0.4, rtol=1e-3)  # of |d|^2, which the divergence is for a shifted cloud
+
+    @jax.jit
+    @jax.value_and_grad
+    def divergence(d, y):
+        return sinkhorn_divergence(x + d[None], y, blur=0.02, rounds=1000)
+
+    value, _ = divergence(jnp.zeros(3), y)
+    assert value == pytest.approx(wanted, rel=0.05)  # blur ln 12 = 0.05
+    assert abs(divergence(jnp.zeros(3), x[::-1])[0]) < 1e-9
+    value, slope = divergence(jnp.full(3, 0.2), x)  # of a shifted cloud it is |d|^2
+    assert value == pytest.approx(0.12, rel=0.02)
+    np.testing.assert_allclose(slope, 0.4, rtol=0.02)
 
 
+def test_an_emitter_draws_symbols_by_its_softmax_and_its_loss_has_a_gradient():
+    key_cell, key_V = jax.random.split(jax.random.key(0))
+    model = Emitter(GRU(4, input_size=2, key=key_cell), 3, 2, discard=5, key=key_V)
+    model = eqx.tree_at(lambda m: (m.V, m.b), model, (0 * model.V, jnp.log(jnp.array([0.7, 0.2, 0.1]))))
+    drawn = np.asarray(emitted(model, 500, 10, key=jax.random.key(1)))
+    np.testing.assert_allclose(np.bincount(drawn.ravel()) / drawn.size, [0.7, 0.2, 0.1], atol=0.03)
+    np.testing.assert_array_equal(drawn, emitted(model, 500, 10, key=jax.random.key(1)))
+    still = model.states(2, 3, key=jax.random.key(2), noise=0.0)
+    np.testing.assert_array_equal(still[0], still[1])
+    grad = eqx.filter_grad(lambda m: emulating(rounds=10)(m, None, jnp.zeros((20, 4), int), jax.random.key(3))[0])(
+        model
+    )
+    assert grad.b[0] < 0 < grad.b[2]  # to emit zeros, their logit must grow
+
+
+@pytest.mark.slow
 def test_an_emitter_learns_a_source_that_stays(optimiser_promotion):
     source = HiddenMarkov([[0.95, 0.05], [0.05, 0.95]], SymbolEmissions([[1.0, 0.0], [0.0, 1.0]]))
     x = jnp.asarray(source.sample(8000, seed=0)[0].reshape(-1, 4))

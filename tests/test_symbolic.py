@@ -435,7 +435,10 @@ def same_graph(one, two):
     return type(one) is type(two) and flat(one) == flat(two)
 
 
-SYMBOLS, GRAPHS = ("symbols.nc", "symbols.json", "symbols.csv"), ("graph.graphml", "graph.dot", "graph.json", "graph.mmd")
+SYMBOLS, GRAPHS = (
+    ("symbols.nc", "symbols.json", "symbols.csv"),
+    ("graph.graphml", "graph.dot", "graph.json", "graph.mmd"),
+)
 
 
 def kept(coded, name):
@@ -611,7 +614,7 @@ FOREIGN = {
     "other.mmd": "flowchart LR\n  a --> b\n",
     "later.mmd": "%% dsrecon-graph 2\nflowchart LR\n%% graph []\n%% end\n",
     "unknown.mmd": "%% dsrecon-graph 1\nflowchart LR\n%% graph []\n%% edge 0 1 []\n%% end\n",
-    "twice.mmd": "%% dsrecon-graph 1\n%% graph []\n%% node 0 [[\"a\", 1], [\"a\", 2]]\n%% end\n",
+    "twice.mmd": '%% dsrecon-graph 1\n%% graph []\n%% node 0 [["a", 1], ["a", 2]]\n%% end\n',
     "bare.dot": "digraph transitions {\n  0;\n}\n",
     "unknown.dot": 'digraph transitions {\n 0 -> 1 [data="{}"];\n}\n',
     "other.graphml": "<html><body/></html>",

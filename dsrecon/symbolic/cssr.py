@@ -13,9 +13,9 @@ _PASSES = 10  # over the pasts of one length: what has left may have been what t
 def split(levels: list[Pasts], error: float) -> list[Int[np.ndarray, "_"]]:
     """The state of every past, length by length: pasts whose next symbols are equally distributed share one.
 
-    A past of `L` symbols begins in the state of its last `L - 1`. It leaves when its next symbols differ from those of the
-    others there (`same`, p-value below `error`), for the state that they differ from least, or for a new one when
-    they differ from all. The commonest past is judged first.
+    A past of `L` symbols begins in the state of its last `L - 1`. It leaves when its next symbols differ from those
+    of the others there (`same`, p-value below `error`), for the state that they differ from least, or for a new one
+    when they differ from all. The commonest past is judged first.
 
     **Returns:** for each length, the number of the state of each past.
     """
@@ -55,7 +55,8 @@ def determinise(
     rest is led to, if its next symbols do not differ from those there; else the past moves to a state that is led as
     it is, under the same condition; else it founds one.
 
-    **Returns:** `targets` `[s, a]` (-1 where no past says), and the weight of each state, occurrences of its longest pasts.
+    **Returns:** `targets` `[s, a]` (-1 where no past says), and the weight of each state, occurrences of its longest
+    pasts.
     """
     long, short = levels[-1], levels[-2]
     size = long.counts.shape[1]
@@ -116,7 +117,8 @@ def recurrent(targets: Int[np.ndarray, "s a"], weight: np.ndarray) -> Int[np.nda
 def _led(near, far, child, tail, short: Pasts, long: Pasts, states: int):
     """Where each state is led to by each symbol, by the majority of its pasts, and the commonest past that disagrees.
 
-    The pasts that are shorter by one are asked, which lose no symbol on the way; states that have none ask their longest.
+    The pasts that are shorter by one are asked, which lose no symbol on the way; states that have none ask their
+    longest.
     """
     size = child.shape[1]
     asked = np.bincount(near, minlength=states) > 0

@@ -86,8 +86,8 @@ def node_text(node: int | str, about: dict[str, Any]) -> str:
 
 
 def edge_text(about: dict[str, Any]) -> str:
-    """What an edge shows: its probability in one step and its share of the exits; of a machine `symbol | probability`, a
-    line for each symbol."""
+    """What an edge shows: its probability in one step and its share of the exits; of a machine `symbol |
+    probability`, a line for each symbol."""
     probability, exits = about.get("probability"), about.get("exit_probability")
     if not isinstance(probability, float):
         return ""

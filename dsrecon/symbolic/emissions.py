@@ -44,8 +44,9 @@ class AbstractEmissions(eqx.Module):
 class SymbolEmissions(AbstractEmissions):
     """Each state emits symbol `x` with probability `p(x | state)`.
 
-    **Arguments:** `probabilities` `[s, a]`, rows that sum to 1; `symbols`, the alphabet, `a` different integers (default
-    0, 1, ...). **Raises:** `ValueError` for other shapes, an alphabet of one symbol, rows that are no distributions.
+    **Arguments:** `probabilities` `[s, a]`, rows that sum to 1; `symbols`, the alphabet, `a` different integers
+    (default 0, 1, ...). **Raises:** `ValueError` for other shapes, an alphabet of one symbol, rows that are no
+    distributions.
     """
 
     probabilities: Float[Array | np.ndarray, "s a"]
@@ -95,8 +96,8 @@ class GaussianEmissions(AbstractEmissions):
     """Each state shows `x ~ N(mean, covariance)` of its own.
 
     **Arguments:** `means` `[s, n]`, `covariances` `[s, n, n]`, in the units of the data and their squares; `least`, the
-    least variance of each variable `[n]` that a fit may come to (default 0). **Raises:** `ValueError` for other shapes, and
-    for matrices that are not symmetric and positive definite.
+    least variance of each variable `[n]` that a fit may come to (default 0). **Raises:** `ValueError` for other
+    shapes, and for matrices that are not symmetric and positive definite.
     """
 
     means: Float[Array | np.ndarray, "s n"]
@@ -165,7 +166,8 @@ def least_variance(values: np.ndarray) -> np.ndarray:
 
 
 def distributions(rows: Any, name: str) -> np.ndarray:
-    """Rows of probabilities `[s, a]` in float64, divided by their sums; **raises** `ValueError` for rows that are none."""
+    """Rows of probabilities `[s, a]` in float64, divided by their sums; **raises** `ValueError` for rows that are
+    none."""
     found = np.array(rows, float)
     if found.ndim != 2 or not found.size:
         raise ValueError(f"{name} must have shape (states, entries): got {found.shape}.")

@@ -29,9 +29,9 @@ def compare_emissions(one: Any, other: Any, *, word: int = 4) -> xr.Dataset:
 
     **Raises:** `ValueError` for what is not integer, sets of unequal shapes, words longer than the sequences.
 
-    Reference: the four comparisons are those of Torre et al. 2025, *Mechanistic interpretability of RNNs emulating hidden
-    Markov models*, NeurIPS (arXiv 2510.25674), which aligns the sequences by Sinkhorn iterations; the variation of words
-    is added.
+    Reference: the four comparisons are those of Torre et al. 2025, *Mechanistic interpretability of RNNs emulating
+    hidden Markov models*, NeurIPS (arXiv 2510.25674), which aligns the sequences by Sinkhorn iterations; the
+    variation of words is added.
     """
     sets = [_checked(one, "one"), _checked(other, "other")]
     if sets[0].shape != sets[1].shape:
@@ -62,7 +62,8 @@ def _checked(sequences: Any, name: str) -> np.ndarray:
     found = np.asarray(sequences)
     if found.ndim != 2 or found.dtype.kind not in "iu" or not len(found) or found.shape[1] < 2:
         raise ValueError(
-            f"{name} must be integers [sequences, steps], of two steps or more: got {found.dtype} of shape {found.shape}."
+            f"{name} must be integers [sequences, steps], of two steps or more: got {found.dtype} of "
+            f"shape {found.shape}."
         )
     return found.astype(np.int64)
 

@@ -33,8 +33,8 @@ class EpsilonMachine:
     - `machine`: causal states as states; probabilities are shares of the passes.
     - `history`: length of the longest pasts that were told apart.
     - `steps`: symbols in the sequence; `counts` `[s, a]`: how often each edge was passed on its way.
-    - `log_likelihood` of the passes, nats; `bic`: history to `- 2 log_likelihood + ln(passes) (edges - states)`, for each
-      that was tried.
+    - `log_likelihood` of the passes, nats; `bic`: history to `- 2 log_likelihood + ln(passes) (edges - states)`, for
+      each that was tried.
     - `statistical_complexity`, `entropy_rate`: value and interval of confidence `level`, nats (nats per symbol).
     """
 

@@ -78,8 +78,8 @@ def write_graph(graph: nx.DiGraph | Machine, path: str | os.PathLike) -> Path:
 
 
 def read_graph(path: str | os.PathLike) -> Any:
-    """Read what `write_graph` wrote: a graph with the same nodes, edges and attributes, with their types; a `Machine` that
-    is equal to the one that was written.
+    """Read what `write_graph` wrote: a graph with the same nodes, edges and attributes, with their types; a
+    `Machine` that is equal to the one that was written.
 
     **Raises:** `ValueError` that names the path for another ending, and for a file that is foreign, damaged, cut off or
     of a later version; `OSError` when there is none.

@@ -76,8 +76,8 @@ class HiddenMarkov(eqx.Module):
     def log_likelihood(self, x: Any) -> float:
         """`ln p(x_1 ... x_t)`, nats, by the forward recursion; `-inf` for what the model cannot show.
 
-        **Arguments:** `x`: symbols `[t]`, or values `[t, n]`. **Raises:** `ValueError` for another form, or symbols that
-        are not in the alphabet.
+        **Arguments:** `x`: symbols `[t]`, or values `[t, n]`. **Raises:** `ValueError` for another form, or symbols
+        that are not in the alphabet.
         """
         values = self.emissions.checked(x)
         with jax.enable_x64(True):
@@ -92,8 +92,8 @@ class HiddenMarkov(eqx.Module):
     def viterbi(self, x: Any) -> Int[np.ndarray, "t"]:
         """The most probable sequence of states as a whole, `argmax_z p(z, x)`.
 
-        Reference: Viterbi 1967, *Error bounds for convolutional codes and an asymptotically optimum decoding algorithm*,
-        IEEE Transactions on Information Theory 13, 260.
+        Reference: Viterbi 1967, *Error bounds for convolutional codes and an asymptotically optimum decoding
+        algorithm*, IEEE Transactions on Information Theory 13, 260.
         """
         values = self.emissions.checked(x)
         with jax.enable_x64(True):
@@ -107,8 +107,8 @@ class HiddenMarkov(eqx.Module):
 
 
 class HiddenMarkovFit(NamedTuple):
-    """What a fit came to: the `model` of greatest likelihood; `log_likelihood`, nats; `starts`, that of each start after
-    its first rounds; `rounds` of the best one, and whether it `converged`; `bic`."""
+    """What a fit came to: the `model` of greatest likelihood; `log_likelihood`, nats; `starts`, that of each start
+    after its first rounds; `rounds` of the best one, and whether it `converged`; `bic`."""
 
     model: HiddenMarkov
     log_likelihood: float
@@ -123,14 +123,14 @@ def fit_hmm(
 ) -> HiddenMarkovFit:
     """A hidden Markov model fitted to symbols by Baum-Welch: the likelihood grows with every round.
 
-    Starts are drawn at random; each takes 30 rounds, and the best goes on until a round adds less than `tolerance` nats a
-    step. The maximum that is found is a local one: compare `starts`.
+    Starts are drawn at random; each takes 30 rounds, and the best goes on until a round adds less than `tolerance`
+    nats a step. The maximum that is found is a local one: compare `starts`.
 
     **Arguments:** `x`: the `Dataset` of `encode`, its `symbol`, or integers `[t]`; `states`, at least 1; `starts`;
     `rounds` of the best one at most; `tolerance`, nats a step; `seed`.
 
-    **Raises:** `ValueError` as `as_sequence`, for an alphabet of one symbol, fewer symbols than free numbers, and numbers
-    below 1.
+    **Raises:** `ValueError` as `as_sequence`, for an alphabet of one symbol, fewer symbols than free numbers, and
+    numbers below 1.
 
     Reference: Baum, Petrie, Soules & Weiss 1970, *A maximization technique occurring in the statistical analysis of
     probabilistic functions of Markov chains*, Annals of Mathematical Statistics 41, 164.
@@ -154,8 +154,8 @@ def fit_gaussian_hmm(
 ) -> HiddenMarkovFit:
     """`fit_hmm` for values `[t, n]` with Gaussian emissions: starts are clusters of k-means.
 
-    No variance falls below a millionth of that of the data: without such a floor a state that holds one value has infinite
-    likelihood. **Raises:** `ValueError` for values that are not finite, or that do not vary.
+    No variance falls below a millionth of that of the data: without such a floor a state that holds one value has
+    infinite likelihood. **Raises:** `ValueError` for values that are not finite, or that do not vary.
     """
     values = np.asarray(x, float)
     values = values[:, None] if values.ndim == 1 else values

@@ -17,11 +17,12 @@ _SUM = 1e-9  # how far the probabilities of a state may be from 1
 
 @dataclass(frozen=True, init=False)
 class Machine:
-    """A unifilar edge-labelled machine: in state `s` it emits the symbol `x` with probability `p(x | s)` and goes to the
-    state `t(s, x)`, which is fixed by both.
+    """A unifilar edge-labelled machine: in state `s` it emits the symbol `x` with probability `p(x | s)` and goes to
+    the state `t(s, x)`, which is fixed by both.
 
     An epsilon-machine is such a machine whose states are the causal states of a process: the coarsest partition of
-    the pasts that predicts the future as well as the pasts do. Equal machines have equal fields; a machine can be a key.
+    the pasts that predicts the future as well as the pasts do. Equal machines have equal fields; a machine can be a
+    key.
 
     **Arguments:**
 
@@ -33,8 +34,8 @@ class Machine:
     Rows are tuples, so that nothing in a machine changes. Rows whose sum is off 1 by more than 1e-12, and by less than
     1e-9, are divided by it.
 
-    **Raises:** `ValueError` for another alphabet, shapes that differ, targets that are no states, probabilities that are
-    negative, not finite or do not sum to 1, and states that cannot all be reached from one another: transient
+    **Raises:** `ValueError` for another alphabet, shapes that differ, targets that are no states, probabilities that
+    are negative, not finite or do not sum to 1, and states that cannot all be reached from one another: transient
     states have no share in the stationary distribution, so leave them out.
 
     Reference: Shalizi & Crutchfield 2001, *Computational mechanics: pattern and prediction, structure and simplicity*,
@@ -132,8 +133,8 @@ class Machine:
 
     @property
     def statistical_complexity(self) -> float:
-        """`C = - sum_s pi(s) ln pi(s)`, nats: what the states remember of the past. It is that of the process where no two
-        states have the same future (`minimal`)."""
+        """`C = - sum_s pi(s) ln pi(s)`, nats: what the states remember of the past. It is that of the process where
+        no two states have the same future (`minimal`)."""
         return float(entropies(self.stationary))
 
     @property
@@ -141,7 +142,8 @@ class Machine:
         """`ln` of the spectral radius of the matrix that counts the edges from state to state, nats per symbol.
 
         Words are counted once each as long as the machine is unifilar, so this is the growth rate of the number of
-        words it can emit. Reference: Lind & Marcus 1995, *An introduction to symbolic dynamics and coding*, section 4.1.
+        words it can emit. Reference: Lind & Marcus 1995, *An introduction to symbolic dynamics and coding*, section
+        4.1.
         """
         counts = (self.matrices > 0).sum(0).astype(float)
         return float(np.log(np.abs(np.linalg.eigvals(counts)).max())) + 0.0

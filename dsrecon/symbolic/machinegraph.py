@@ -13,8 +13,8 @@ def machine_graph(machine: Machine) -> nx.DiGraph:
     """A machine as a graph with one edge from state to state, however many symbols lead there.
 
     - Node: `share`, its stationary probability.
-    - Edge: `symbols`, the symbols that lead along it ("0 1"), `probabilities`, those of each in the state, in full ("0.5
-      0.25"), and `probability`, their sum.
+    - Edge: `symbols`, the symbols that lead along it ("0 1"), `probabilities`, those of each in the state, in full
+      ("0.5 0.25"), and `probability`, their sum.
     - Graph: `kind` ("machine"), `alphabet` ("0 1"), `states`, `entropy_rate` and `statistical_complexity` in nats.
     """
     graph = nx.DiGraph(

@@ -12,7 +12,7 @@ _AHEAD = 50  # symbols by which a state is judged where none is known
 
 def passed(
     targets: Int[np.ndarray, "s a"], letters: Int[np.ndarray, "t"]
-) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s a"]]:
+) -> tuple[Int[np.ndarray, "r a"], Int[np.ndarray, "r a"]]:
     """How often the sequence passes each edge, and the targets with the edges that it needs and that were missing.
 
     It begins in the state from which it comes farthest through the edges there are; a missing edge leads to the state
@@ -35,7 +35,7 @@ def passed(
 
 def merged(
     targets: Int[np.ndarray, "s a"], counts: Int[np.ndarray, "s a"], error: float
-) -> tuple[Int[np.ndarray, "s a"], Int[np.ndarray, "s a"]]:
+) -> tuple[Int[np.ndarray, "r a"], Int[np.ndarray, "r a"]]:
     """Two states become one, and with them those that both are led to, as long as that lowers the BIC.
 
     Only states whose own symbols do not differ (`same`, p-value from `error`) begin this.
@@ -57,7 +57,8 @@ def merged(
 
 
 def bic(counts: Int[np.ndarray, "s a"]) -> float:
-    """`- 2 ln likelihood + (edges - states) ln(passes)` of the machine whose probabilities are the shares of the passes.
+    """`- 2 ln likelihood + (edges - states) ln(passes)` of the machine whose probabilities are the shares of the
+    passes.
 
     Reference: Schwarz 1978, *Estimating the dimension of a model*, Annals of Statistics 6, 461.
     """
@@ -89,8 +90,8 @@ def _folded(targets: np.ndarray, counts: np.ndarray, i: int, j: int) -> tuple[np
 def _path(targets: np.ndarray, letters: np.ndarray, begin: int) -> tuple[np.ndarray, tuple[int, int] | None]:
     """The state before each symbol; or where the first missing edge is met: the state and the number of the symbol.
 
-    The sequence is cut into about `sqrt(t)` pieces, which are followed side by side from every state; then each is begun
-    where the one before has ended.
+    The sequence is cut into about `sqrt(t)` pieces, which are followed side by side from every state; then each is
+    begun where the one before has ended.
     """
     states, steps = len(targets), len(letters)
     table = np.vstack([targets, np.full((1, targets.shape[1]), -1)])  # -1, nowhere, is its last row

@@ -12,10 +12,11 @@ _SEEN = 5  # occurrences of a past below which nothing is said against it
 
 
 class Pasts(NamedTuple):
-    """The pasts of one length `L` that occur: `codes` `[n]`, increasing, and `counts` `[n, a]` of the symbols that follow.
+    """The pasts of one length `L` that occur: `codes` `[n]`, increasing, and `counts` `[n, a]` of the symbols that
+    follow.
 
-    The code of a past is the number `sum_i x_i a^(L - 1 - i)` of its symbols, the latest last: without its first symbol it
-    is the rest of the division by `a^(L - 1)`, and with `x` behind it `code * a + x`.
+    The code of a past is the number `sum_i x_i a^(L - 1 - i)` of its symbols, the latest last: without its first
+    symbol it is the rest of the division by `a^(L - 1)`, and with `x` behind it `code * a + x`.
     """
 
     codes: Int[np.ndarray, "n"]
@@ -28,8 +29,8 @@ class Pasts(NamedTuple):
 
 
 def pasts(letters: Int[np.ndarray, "t"], size: int, longest: int) -> list[Pasts]:
-    """The pasts of 0, 1, ... `longest` symbols, all counted before the same `t - longest` symbols, so that the counts of a
-    past are the sum over those that are longer by one symbol.
+    """The pasts of 0, 1, ... `longest` symbols, all counted before the same `t - longest` symbols, so that the
+    counts of a past are the sum over those that are longer by one symbol.
 
     `letters`: numbers below `size`. A word of `longest + 1` symbols must have a number below 2^63.
     """
@@ -73,7 +74,8 @@ def same(a: Int[np.ndarray, "... k"], b: Int[np.ndarray, "... k"]) -> Float[np.n
     chi-square with as many degrees of freedom as symbols occur, less one. Its tails, which tests of many pasts live
     on, are nearer to the exact ones than Pearson's. Rows with fewer than 5 counts have the p-value 1.
 
-    Reference: Wilks 1938, *The large-sample distribution of the likelihood ratio*, Annals of Mathematical Statistics 9, 60.
+    Reference: Wilks 1938, *The large-sample distribution of the likelihood ratio*, Annals of Mathematical Statistics
+    9, 60.
     """
     a, b = np.broadcast_arrays(a.astype(float), b.astype(float))
     n, m, both = a.sum(-1), b.sum(-1), a + b

@@ -17,14 +17,14 @@ from dsrecon.training.losses import Loss
 class Emitter(eqx.Module):
     """A cell that noise drives and whose state says how probable each symbol is.
 
-    `s_t ~ N(0, 1)`, `z_t = cell(z_{t-1}, s_t)`, `p_t = softmax(V z_t + b)`, and the symbol of step `t` is drawn from `p_t`. What
-    is drawn does not come back into the state: all memory is in the dynamics. A run begins at `z = 0` and its first
-    `discard` steps are left out.
+    `s_t ~ N(0, 1)`, `z_t = cell(z_{t-1}, s_t)`, `p_t = softmax(V z_t + b)`, and the symbol of step `t` is drawn from
+    `p_t`. What is drawn does not come back into the state: all memory is in the dynamics. A run begins at `z = 0`
+    and its first `discard` steps are left out.
 
     **Fields:** `cell`, with `noise_size` external inputs; `V` `[a, m]`, `b` `[a]`; `noise_size`, `discard`.
 
-    **Arguments:** `cell`; `symbols`, how many there are, `a`, at least 2; `noise_size`; `discard`; `key` of `V`, uniform within
-    `1/sqrt(m)`. **Raises:** `ValueError` for other numbers.
+    **Arguments:** `cell`; `symbols`, how many there are, `a`, at least 2; `noise_size`; `discard`; `key` of `V`,
+    uniform within `1/sqrt(m)`. **Raises:** `ValueError` for other numbers.
 
     Reference: Torre, Viscione, Pompe, Grewe & Mante 2025, *Mechanistic interpretability of RNNs emulating hidden Markov
     models*, NeurIPS (arXiv 2510.25674).
@@ -72,18 +72,17 @@ def emulating(*, temperature: float = 1.0, blur: float = 0.05, rounds: int = 50)
     Sequences are points; the cost from one to another is the share of steps at which their symbols differ. A draw is
     passed on as it is, and its gradient is that of the softmax of the logits with Gumbel noise (straight through).
 
-    **Arguments:** `temperature` of that softmax; `blur`, the entropic regularisation in units of the cost; `rounds` of the
-    Sinkhorn iteration. The model is an `Emitter`, the batch integers `[b, t]`, as many runs as are drawn.
+    **Arguments:** `temperature` of that softmax; `blur`, the entropic regularisation in units of the cost; `rounds`
+    of the Sinkhorn iteration. The model is an `Emitter`, the batch integers `[b, t]`, as many runs as are drawn.
 
     **Raises:** `ValueError` for numbers that are not positive.
 
-    References: Torre et al. 2025 (see `Emitter`); Feydy et al. 2019, *Interpolating between optimal transport and MMD using
-    Sinkhorn divergences*, AISTATS; Jang, Gu & Poole 2017, *Categorical reparameterization with Gumbel-softmax*, ICLR.
+    References: Torre et al. 2025 (see `Emitter`); Feydy et al. 2019, *Interpolating between optimal transport and
+    MMD using Sinkhorn divergences*, AISTATS; Jang, Gu & Poole 2017, *Categorical reparameterization with
+    Gumbel-softmax*, ICLR.
     """
     if not (temperature > 0 and blur > 0 and rounds >= 1):
-        raise ValueError(
-            f"temperature, blur and rounds must be positive: got {temperature}, {blur} and {rounds}."
-        )
+        raise ValueError(f"temperature, blur and rounds must be positive: got {temperature}, {blur} and {rounds}.")
 
     def loss(model: Emitter, state: PyTree, batch: Int[Array, "b t"], key: Key) -> tuple[Scalar, tuple[PyTree, dict]]:
         count, steps = batch.shape
@@ -107,7 +106,8 @@ def emulating(*, temperature: float = 1.0, blur: float = 0.05, rounds: int = 50)
 def sinkhorn_divergence(
     x: Float[Array, "n d"], y: Float[Array, "m d"], *, blur: float, rounds: int = 50
 ) -> Float[Array, ""]:
-    """`S(x, y) = OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2` of two clouds of points, with the squared Euclidean distance as cost.
+    """`S(x, y) = OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2` of two clouds of points, with the squared Euclidean
+    distance as cost.
 
     `OT` is optimal transport with the entropic regularisation `blur`, in its dual form, by Sinkhorn iterations in the
     logarithm. It is not negative, and 0 for equal clouds.
