@@ -128,7 +128,7 @@ def coded(model: Reconstruction) -> dict[str, Any]:
         "exits": symbolic.transitions(encoded, self_transitions=False).values.tolist(),
         "exponents": exponents.tolist(),
     }
-    codings = {"order of regions": [], "stays told short or long": symbolic.median_edges(encoded)}
+    codings = {"order of regions": [], "turns counted": symbolic.gap_edges(encoded)}
     for name, edges in codings.items():
         rate = symbolic.entropy_rate(symbolic.dwell_words(encoded, edges=edges))
         found[name] = {

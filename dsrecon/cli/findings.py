@@ -16,8 +16,8 @@ from dsrecon.symbolic import (
     entropy_rate,
     epsilon_machine,
     forbidden_words,
+    gap_edges,
     machine_graph,
-    median_edges,
     run_lengths,
     same_process,
     semi_markov,
@@ -205,7 +205,7 @@ def _entropies(encoded: xr.Dataset, unit: str, exponents: np.ndarray | None) -> 
 
     add("symbols step by step", lambda: encoded)
     add("regions in order, lengths of stays left out", lambda: dwell_words(encoded, edges=[]))
-    add("regions in order, stays told short or long", lambda: dwell_words(encoded, edges=median_edges(encoded)))
+    add("regions in order, turns counted in long stays", lambda: dwell_words(encoded, edges=gap_edges(encoded)))
     graph = topological_entropy(transition_graph(encoded)) / step
     rows.append(("any path through the graph (an upper bound)", f"{graph:.4g}", "-"))
     if exponents is not None:

@@ -12,6 +12,7 @@ from dsrecon.symbolic.codings import code_kmeans as code_kmeans
 from dsrecon.symbolic.codings import code_ordinal as code_ordinal
 from dsrecon.symbolic.codings import code_thresholds as code_thresholds
 from dsrecon.symbolic.dwell_models import dwell_models as dwell_models
+from dsrecon.symbolic.edges import gap_edges as gap_edges
 from dsrecon.symbolic.emissions import GaussianEmissions as GaussianEmissions
 from dsrecon.symbolic.emissions import SymbolEmissions as SymbolEmissions
 from dsrecon.symbolic.emitted import compare_emissions as compare_emissions
@@ -39,7 +40,6 @@ from dsrecon.symbolic.machine import even as even
 from dsrecon.symbolic.machine import golden_mean as golden_mean
 from dsrecon.symbolic.machinegraph import graph_machine as graph_machine
 from dsrecon.symbolic.machinegraph import machine_graph as machine_graph
-from dsrecon.symbolic.medians import median_edges as median_edges
 from dsrecon.symbolic.partition import MarkovPartition as MarkovPartition
 from dsrecon.symbolic.partition import markov_partition as markov_partition
 from dsrecon.symbolic.rates import EntropyRate as EntropyRate
