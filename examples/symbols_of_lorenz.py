@@ -19,7 +19,7 @@ from dsrecon.symbolic import (
     entropy_rate,
     epsilon_machine,
     forbidden_words,
-    median_edges,
+    gap_edges,
     run_lengths,
     same_process,
     shortest_cycles,
@@ -30,7 +30,7 @@ from dsrecon.symbolic import (
 from dsrecon.systems import Lorenz63
 
 small = os.environ.get("DSRECON_EXAMPLE_SIZE") == "small"  # what continuous integration runs
-length, updates, seeds, steps = (4_000, 100, 1, 4_000) if small else (100_000, 10_000, 4, 500_000)
+length, updates, seeds, steps = (4_000, 100, 1, 4_000) if small else (100_000, 20_000, 4, 1_000_000)
 
 # %% [markdown]
 # ## The fit
@@ -98,13 +98,14 @@ print([word for word in absent.tolist() if all(a != b for a, b in zip(word.split
 # ## How much information
 # No coding of a map makes more information than its positive exponents let it (Ruelle's inequality), and one that
 # tells orbits apart makes as much. Where the estimate is above, the sequence remembers more than a record of this
-# length can show; its interval holds the scatter alone. With a mark for stays longer than usual there is more to
-# remember.
+# length can show; its interval holds the scatter alone. The order of the regions leaves out how long each lasts.
+# Where an orbit goes around several times before it leaves a region, its stays fall into groups: `gap_edges` puts
+# edges between them, so that turns are counted.
 
 # %%
 start, dt = model.start(), model.clock.time_step
 print("largest exponent", affine_exponents(model.cell, start, steps=2_000 if small else 500_000, dt=dt)[0])
-for name, edges in (("regions in order", []), ("and whether the stay was long", median_edges(symbols))):
+for name, edges in (("regions in order", []), ("and how many turns a stay lasted", gap_edges(symbols))):
     if len(order) > 30:
         rate = entropy_rate(dwell_words(symbols, edges=edges))
         ends = np.round([rate.low_per_time, rate.high_per_time], 3)
