@@ -348,3 +348,20 @@ def test_shortest_cycles_come_first_and_the_likelier_before_the_rarer():
         symbolic.shortest_cycles(graph, longest=1)
     with pytest.raises(ValueError, match="it lacks 'count'"):
         symbolic.shortest_cycles(nx.DiGraph([(0, 1)]))
+
+
+# edges
+
+
+def test_edges_lie_between_the_groups_that_stays_fall_into():
+    rng = np.random.default_rng(0)
+    stays = np.where(rng.random(400) < 0.5, rng.integers(40, 46, 400), rng.integers(80, 86, 400))
+    stays[1::2] = rng.integers(1, 30, 200)  # all lengths: no groups
+    sequence = np.repeat(np.tile([0, 1], 200), stays)
+    found = symbolic.gap_edges(xr.DataArray(sequence, dims="time", attrs={"time_step": 0.1}))
+    assert found[1] == [] and len(found[0]) == 1 and 4.5 < found[0][0] < 8
+    assert symbolic.gap_edges(sequence, gap=100.0) == {0: [], 1: []}
+    turns = symbolic.dwell_words(sequence, edges=symbolic.gap_edges(sequence))
+    assert turns.sizes["region"] == 3
+    with pytest.raises(ValueError, match="gap must be positive"):
+        symbolic.gap_edges(sequence, gap=0.0)
