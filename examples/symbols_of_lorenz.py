@@ -132,7 +132,8 @@ if len(np.unique(order)) > 1 and len(order) > 1000:
 # %% [markdown]
 # ## Does the data agree?
 # The same regions code the data themselves. The test deals blocks of both sequences anew: a small p-value says that
-# their words are not equally frequent, `distance` says by how much, beside the `floor` that two stretches of one
+# their words are not equally frequent. With so few regions a model is a rough one, and enough steps show it. So look
+# at `distance` too, the part of the words that would have to be others, beside the `floor` that two stretches of one
 # process have.
 
 # %%
