@@ -6,8 +6,8 @@ sequences.
 Processes with known machines. Of each, `replicates` sequences of `steps` symbols (seeds 0, 1, ...): how many of the
 95 % intervals of statistical complexity and entropy rate hold the truth, and how many machines have the right number
 of states. The first three are those that the intervals are made for; the others show where the reconstruction is
-weak. `long`: one sequence of that many symbols of the even process: seconds, processor seconds, and the largest
-memory of the process.
+weak. `long`: sequences of that many symbols,
+each in a process of its own: seconds, processor seconds, and the largest memory of the process.
 """
 
 import argparse
@@ -16,12 +16,17 @@ import os
 import resource
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
+
+import numpy as np
 
 from dsrecon.symbolic import Machine, biased_coin, epsilon_machine, even, golden_mean
 
 HALF = (0.5, 0.5)
+LONG = ("even", "20 symbols, independent", "20 symbols that stay 12.5 steps")
 CASES = {
     "golden mean, 1/2": golden_mean(),
     "even, 1/2": even(),
@@ -63,18 +68,34 @@ def measure(machine: Machine, replicates: int, steps: int) -> dict:
     }
 
 
-def cost(steps: int) -> dict:
-    symbols = even().sample(steps, seed=0)
+def long_sequence(name: str, steps: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if name == "even":
+        return even().sample(steps, seed=0)
+    if name == "20 symbols, independent":
+        return rng.integers(0, 20, steps)
+    runs = rng.geometric(0.08, steps // 10)  # "20 symbols that stay 12.5 steps"
+    return np.repeat(rng.integers(0, 20, len(runs)), runs)[:steps]
+
+
+def cost(name: str, steps: int) -> dict:
+    symbols = long_sequence(name, steps)
     begun, used = time.perf_counter(), time.process_time()
     found = epsilon_machine(symbols)
     return {
-        "steps": steps,
+        "steps": len(symbols),
         "states": found.machine.states,
         "seconds": time.perf_counter() - begun,
         "processor_seconds": time.process_time() - used,
         "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "load": os.getloadavg()[0],
     }
+
+
+def apart(name: str, steps: int) -> dict:
+    """`cost` in a process of its own, so that its peak of memory is."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(cost, name, steps).result()
 
 
 def main() -> None:
@@ -89,7 +110,7 @@ def main() -> None:
         "steps": given.steps,
         "cores": os.cpu_count(),
         "versions": {name: version(name) for name in ("numpy", "scipy")},
-        "long": cost(given.long),
+        "long": {name: apart(name, given.long) for name in LONG},
         "cases": {},
     }
     for name, machine in CASES.items():

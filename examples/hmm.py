@@ -101,7 +101,8 @@ print("transitions of the source\n", np.round(transitions[0], 3))
 print("transitions of the network\n", np.round(transitions[1], 3))
 
 # %% [markdown]
-# A hidden Markov model fitted to what the network emits finds the hidden states of the source again.
+# A hidden Markov model fitted to what the network emits finds the hidden states of the source again, and shows what
+# is still amiss: they last longer than those of the source. A stretch of ten steps seldom holds a change of state.
 
 # %%
 fitted = fit_hmm(sets["network"].reshape(-1)[: 1_000 if small else 20_000], 2, starts=2 if small else 5).model
@@ -111,8 +112,8 @@ print("emissions\n", np.round(fitted.emissions.probabilities, 3))
 
 # %% [markdown]
 # ## What the noise does
-# Without noise the network comes to rest; what it emits then is drawn from one distribution. The states of the source
-# are made of noise: it pushes the state from one side to the other.
+# Without noise the network comes to rest, and what it emits is drawn from one distribution. With noise, the state is
+# pushed from one side to the other: the hidden states of the source are two regions of the network.
 
 # %%
 zs = np.asarray(model.states(50, 200, key=key_draw))

@@ -199,7 +199,7 @@ def test_random_markov_chains_of_order_two_are_found():
         (
             np.arange(100) % 50,
             {},
-            r"too few for history=1: 50 pasts of that length occur, 1.8 times .*at least 20 are wanted",
+            r"too few for history=1: 50 pasts of that length occur, 2.0 times .*at least 20 are wanted",
         ),
         (biased_coin().sample(1000, seed=0), {"history": 8}, "too few for history=8"),
         ([0.5, 1.0], {}, "one row of at least one integer: got float64"),

@@ -8,11 +8,12 @@ import numpy as np
 from dsrecon.symbolic.cssr import determinise, recurrent, split
 from dsrecon.symbolic.machine import Machine, entropies
 from dsrecon.symbolic.passing import bic, log_likelihood, merged, passed
-from dsrecon.symbolic.pasts import Pasts, pasts
+from dsrecon.symbolic.pasts import Pasts, pasts, words
 from dsrecon.symbolic.symbols import as_sequence
 
 _OFTEN = 20  # mean occurrences of the pasts of a length from which it can be used
 _LONGEST = 10  # symbols of the longest past that is tried unasked
+_FIRST = 1_000_000  # symbols that tell how long pasts can be
 _DRAWS = 2000  # of the probabilities, for an interval
 
 
@@ -92,11 +93,13 @@ def epsilon_machine(
     values = as_sequence(symbols).values
     alphabet, letters = np.unique(values, return_inverse=True)
     _check(len(values), alphabet, history, significance, level)
-    levels = pasts(letters, len(alphabet), _reach(len(values), len(alphabet), history))
-    longest = len(levels) - 1
-    lengths = [history] if history is not None else _usable(levels)
-    if history is not None and _mean(levels[history]) < _OFTEN:
-        raise ValueError(_too_few(levels[history], history))
+    most = len(values) // _OFTEN
+    longest = _reach(letters, len(alphabet), most) if history is None else history
+    levels = pasts(letters, len(alphabet), longest, most)
+    lengths = list(range(1, len(levels))) if history is None else [history]
+    if not lengths or len(levels) <= lengths[0]:
+        length = history or 1
+        raise ValueError(_too_few(len(words(letters, len(alphabet), length)[0]), length, len(values)))
     tries = {}
     for length in lengths:
         targets, counts = _built(letters, levels[: length + 1], longest, significance)
@@ -131,29 +134,19 @@ def _check(steps: int, alphabet: np.ndarray, history: int | None, significance: 
         )
 
 
-def _reach(steps: int, size: int, history: int | None) -> int:
-    """The length up to which pasts are counted."""
-    if history is not None:
-        return history
-    return min(int(62 * np.log(2) / np.log(size)) - 1, _LONGEST, steps - 1)
+def _reach(letters: np.ndarray, size: int, most: int) -> int:
+    """The length up to which pasts are counted: as long as the first million symbols hold no more than `most`."""
+    longest = max(1, min(int(62 * np.log(2) / np.log(size)) - 1, _LONGEST, len(letters) - 1))
+    for length in range(1, longest + 1):
+        if len(letters) > length and len(words(letters[:_FIRST], size, length)[0]) > most:
+            return max(1, length - 1)
+    return longest
 
 
-def _mean(level: Pasts) -> float:
-    return level.counts.sum() / len(level.codes)
-
-
-def _usable(levels: list[Pasts]) -> list[int]:
-    lengths = [length for length in range(1, len(levels)) if _mean(levels[length]) >= _OFTEN]
-    if not lengths:
-        raise ValueError(_too_few(levels[1], 1) if len(levels) > 1 else "symbols must be at least two: got one.")
-    return lengths
-
-
-def _too_few(level: Pasts, length: int) -> str:
+def _too_few(found: int, length: int, steps: int) -> str:
     return (
-        f"symbols are too few for history={length}: {len(level.codes)} pasts of that length occur, "
-        f"{_mean(level):.1f} times each on the average (at least {_OFTEN} are wanted). "
-        "Give more symbols, a shorter history or a coarser coding."
+        f"symbols are too few for history={length}: {found} pasts of that length occur, {steps / found:.1f} times each "
+        f"on the average (at least {_OFTEN} are wanted). Give more symbols, a shorter history or a coarser coding."
     )
 
 

@@ -28,25 +28,27 @@ class Pasts(NamedTuple):
         return np.where(self.codes[found] == codes, found, -1)
 
 
-def pasts(letters: Int[np.ndarray, "t"], size: int, longest: int) -> list[Pasts]:
+def pasts(letters: Int[np.ndarray, "t"], size: int, longest: int, most: int | None = None) -> list[Pasts]:
     """The pasts of 0, 1, ... `longest` symbols, all counted before the same `t - longest` symbols, so that the
     counts of a past are the sum over those that are longer by one symbol.
 
-    `letters`: numbers below `size`. A word of `longest + 1` symbols must have a number below 2^63.
+    `letters`: numbers below `size`. A word of `longest + 1` symbols must have a number below 2^63. Lengths of which
+    more than `most` pasts occur are left out.
     """
-    codes, counts = _words(letters, size, longest + 1)
+    codes, counts = words(letters, size, longest + 1)
     found = []
     for length in range(longest, -1, -1):
         past, place = np.unique(codes // size, return_inverse=True)
-        table = np.zeros((len(past), size), np.int64)
-        table[place, codes % size] = counts
-        found.append(Pasts(past, table))
+        if most is None or len(past) <= most or not length:
+            table = np.zeros((len(past), size), np.int64)
+            table[place, codes % size] = counts
+            found.append(Pasts(past, table))
         codes, place = np.unique(codes % size**length, return_inverse=True)
         counts = np.bincount(place, counts, len(codes)).astype(np.int64)
     return found[::-1]
 
 
-def _words(letters: np.ndarray, size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def words(letters: np.ndarray, size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The words of a length, as increasing codes, and how often each occurs."""
     windows, dense = len(letters) - length + 1, size**length <= _DENSE
     total = np.zeros(size**length if dense else 0, np.int64)
