@@ -9,7 +9,7 @@ from dsrecon.symbolic.contexts import Contexts, contexts
 from dsrecon.symbolic.symbols import as_sequence
 from dsrecon.symbolic.uncertainty import Spread, spread_of_mean
 from dsrecon.symbolic.windows import letters_of, word_codes
-from dsrecon.symbolic.words import block_entropies
+from dsrecon.symbolic.words import entropies
 
 _LONGEST = 200  # order, at most, where none is given
 _FEWEST = 20  # symbols
@@ -145,9 +145,9 @@ def excess_entropy(symbols: Any, *, max_length: int = 20, level: float = 0.95) -
     steps = len(tree.loss)
     rate = float(tree.loss.mean()) + tree.parameters / (2 * steps)
     longest = min(max_length, max(tree.order, 1), len(values) // 2)
-    table = block_entropies(values, longest + 1)
-    length = max(int(table["reliable"].values[:longest].sum()), 1)
-    corrected = table["corrected"].values
+    table = entropies(values, longest + 1, None)
+    length = max(int(table["reliable"][:longest].sum()), 1)
+    corrected = table["corrected"]
     value = float(corrected[length - 1] - length * rate)
     letters, alphabet = letters_of(values)
     *_, (code, words) = word_codes(letters, len(alphabet), length)

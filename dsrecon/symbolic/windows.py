@@ -23,14 +23,14 @@ def renumbered(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     `[c]`."""
     if size > _TABLE * len(code) + 65_536:
         keys, number = np.unique(code, return_inverse=True)
-        return number, keys
+        return number.astype(code.dtype), keys
     present = np.zeros(size, bool)
     present[code] = True
     keys = np.flatnonzero(present)
     if len(keys) == size:
         return code, keys
-    place = np.empty(size, np.int64)
-    place[keys] = np.arange(len(keys))
+    place = np.empty(size, code.dtype)
+    place[keys] = np.arange(len(keys), dtype=code.dtype)
     return place[code], keys
 
 
@@ -47,8 +47,8 @@ def located(keys: np.ndarray, code: np.ndarray, size: int) -> np.ndarray:
     """Where each code `[t]` stands among the increasing keys `[c]`, all of which are known: `[t]`."""
     if size > _TABLE * len(code) + 65_536:
         return np.searchsorted(keys, code)
-    place = np.zeros(size, np.int64)
-    place[keys] = np.arange(len(keys))
+    place = np.zeros(size, code.dtype)
+    place[keys] = np.arange(len(keys), dtype=code.dtype)
     return place[code]
 
 
