@@ -62,3 +62,11 @@ def word_codes(letters: np.ndarray, alphabet: int, longest: int, every: int = 1)
         code, keys = renumbered(code[: len(last)] * alphabet + last, count * alphabet)
         count = len(keys)
         yield code, count
+
+
+def words_of(letters: np.ndarray, alphabet: int, length: int) -> tuple[np.ndarray, int]:
+    """The last of `word_codes`, without keeping those before."""
+    code, count = letters, alphabet
+    for code, count in word_codes(letters, alphabet, length):  # noqa: B007
+        pass
+    return code, count

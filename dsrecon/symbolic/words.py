@@ -12,7 +12,7 @@ from scipy.special import digamma
 
 from dsrecon.symbolic.symbols import as_sequence
 from dsrecon.symbolic.uncertainty import spread_of_mean
-from dsrecon.symbolic.windows import letters_of, word_codes
+from dsrecon.symbolic.windows import letters_of, word_codes, words_of
 
 _BIAS = 0.1  # share of the entropy rate up to which its bias is borne
 _DENSE = 1000  # regions of one component up to which every eigenvalue is computed
@@ -34,7 +34,7 @@ def word_counts(symbols: Any, length: int) -> xr.Dataset:
     values = sequence.values
     _checked("length", length, len(values))
     letters, alphabet = letters_of(values)
-    *_, (code, found) = word_codes(letters, len(alphabet), length)
+    code, found = words_of(letters, len(alphabet), length)
     count = np.bincount(code, minlength=found)
     first = np.empty(found, np.int64)
     first[code[::-1]] = np.arange(len(code) - 1, -1, -1)  # of what is assigned again and again, the last stays
