@@ -4,6 +4,7 @@
     python benchmarks/symbols.py calibration # 200 pairs of stretches of one process, and pairs of two: `same_process`
     python benchmarks/symbols.py model       # Lorenz-63 against fitted models and against planted bad ones
     python benchmarks/symbols.py cost        # seconds and peak memory of every statistic on 10^7 symbols
+    python benchmarks/symbols.py cost coin   # the same, of one sequence anew
 
 Kept in `results/symbols.json`, each part with the load of the machine. Every cost is measured in a process of its own:
 `seconds` by the clock, `processor_seconds` of all its threads, `peak_gb` the greatest resident memory of the process,
@@ -194,7 +195,7 @@ def model() -> list[dict[str, Any]]:
         score = float(fitted.runs["score"].min())
         about = {"updates": updates, "score": score, "fit_seconds": time.perf_counter() - begun}
         rows.append(against(name, truth, code(fitted.simulate(each * many, discard=1000)), about))
-    wrong = four(lorenz(1, each * many, np.random.default_rng(2), rho=30.0))[0]
+    wrong = code(lorenz(1, each * many, np.random.default_rng(2), rho=30.0)[0])
     rows.append(against("Lorenz-63 with rho 30", truth, wrong, {}))
     return rows
 
@@ -232,10 +233,10 @@ def sequence(kind: str) -> np.ndarray:
     return v.reshape(-1, 3) if kind == "states" else four(v).ravel()
 
 
-def cost() -> list[dict[str, Any]]:
+def cost(*kinds: str) -> list[dict[str, Any]]:
     folder = Path(os.environ.get("TMPDIR", "/tmp"))
     rows = []
-    for kind in (*SEQUENCES, "states"):
+    for kind in kinds or (*SEQUENCES, "states"):
         file = folder / f"symbols-{os.getpid()}-{kind}.npy"
         subprocess.run([sys.executable, __file__, "make", kind, str(file)], check=True)
         for name in CODINGS if kind == "states" else CALLS:
@@ -257,11 +258,13 @@ def one(name: str, file: str) -> None:
     print(json.dumps({"seconds": seconds, "processor_seconds": processor, "peak_gb": peak, "load": os.getloadavg()[0]}))
 
 
-def main(part: str) -> None:
+def main(part: str, *kinds: str) -> None:
     before = os.getloadavg()[0]
-    rows = {"coverage": coverage, "calibration": calibration, "model": model, "cost": cost}[part]()
+    rows = {"coverage": coverage, "calibration": calibration, "model": model, "cost": cost}[part](*kinds)
     record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     record["machine"] = versions()
+    kept = record.get(part, {}).get("rows", []) if kinds else []
+    rows = [row for row in kept if row["sequence"] not in kinds] + rows
     record[part] = {"load_before": before, "load_after": os.getloadavg()[0], "rows": rows}
     RESULTS.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -272,4 +275,4 @@ if __name__ == "__main__":
     elif sys.argv[1] == "make":
         np.save(sys.argv[3], sequence(sys.argv[2]))
     else:
-        main(sys.argv[1])
+        main(*sys.argv[1:])

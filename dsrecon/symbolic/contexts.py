@@ -64,7 +64,9 @@ def contexts(letters: np.ndarray, alphabet: int, max_order: int, coarse: np.ndar
     and MDL*, IEEE Transactions on Information Theory (there each split costs `m (a - 1) - (a - 1)` parameters,
     whether seen or not).
     """
-    past = (letters,) if coarse is None else (coarse[letters], letters)
+    if len(letters) * alphabet < 2**31:  # halves the memory that is passed through
+        letters = letters.astype(np.int32)
+    past = (letters,) if coarse is None else (coarse.astype(letters.dtype)[letters], letters)
     levels = _grown(letters, alphabet, max_order, past)
     split = _pruned(levels, np.log(len(letters) - max_order))
     carried = _extended(levels, split)
@@ -79,12 +81,12 @@ def contexts(letters: np.ndarray, alphabet: int, max_order: int, coarse: np.ndar
 def _grown(letters: np.ndarray, alphabet: int, max_order: int, past: tuple[np.ndarray, ...]) -> list[_Level]:
     """All contexts that might be worth telling apart, level by level; where nothing could be gained none is
     followed."""
-    at = np.arange(max_order, len(letters))
-    node, nodes = np.zeros(len(at), np.int64), 1
+    at = np.arange(max_order, len(letters), dtype=letters.dtype)
+    node, nodes, following = np.zeros(len(at), letters.dtype), 1, letters[max_order:]
     children, parent = np.zeros(1, np.int64), np.zeros(1, np.int64)
     levels, cost = [], 0.5 * np.log(len(at))
     for length in range(max_order * len(past) + 1):
-        pairs, count = tallied(node * alphabet + letters[at], nodes * alphabet)
+        pairs, count = tallied(node * alphabet + following, nodes * alphabet)
         owner = pairs // alphabet
         total = np.bincount(owner, count, nodes)
         likelihood = np.bincount(owner, count * np.log(count), nodes) - total * np.log(total)
@@ -93,10 +95,11 @@ def _grown(letters: np.ndarray, alphabet: int, max_order: int, past: tuple[np.nd
         levels.append(_Level(children, parent, pairs, count, total, likelihood, kinds, opened))
         if length == max_order * len(past) or not opened.any():
             break
-        kept = opened[node]
-        at, node = at[kept], node[kept]
+        if not opened.all():
+            kept = np.flatnonzero(opened[node])
+            at, node, following = at[kept], node[kept], following[kept]
         back, face = divmod(length, len(past))
-        node, children = renumbered(node * alphabet + past[face][at - 1 - back], nodes * alphabet)
+        node, children = renumbered(node * alphabet + past[face][at - (1 + back)], nodes * alphabet)
         parent, nodes = children // alphabet, len(children)
     return levels
 
@@ -169,17 +172,21 @@ def _losses(
     split: list[np.ndarray],
 ) -> np.ndarray:
     """What every symbol costs behind its context, from the root to the leaves."""
-    at = np.arange(max_order, len(letters))
-    node, loss = np.zeros(len(at), np.int64), np.empty(len(at))
+    at = np.arange(max_order, len(letters), dtype=letters.dtype)
+    node, loss = np.zeros(len(at), letters.dtype), np.empty(len(at))
     for length, (level, paid) in enumerate(zip(levels, split, strict=True)):
-        ends = ~paid[node]
+        goes_on = paid[node]
+        ends = np.flatnonzero(~goes_on)
         here, of = at[ends], node[ends]
         pair = located(level.pairs, of * alphabet + letters[here], len(level.total) * alphabet)
-        loss[here - max_order] = np.log(level.total[of] / level.count[pair])
-        at, node = at[~ends], node[~ends]
+        cost = np.log(level.total[level.pairs // alphabet] / level.count)  # of each pair
+        loss[here - max_order] = cost[pair]
+        if len(ends):
+            kept = np.flatnonzero(goes_on)
+            at, node = at[kept], node[kept]
         if not len(at):
             break
         back, face = divmod(length, len(past))
-        child = node * alphabet + past[face][at - 1 - back]
+        child = node * alphabet + past[face][at - (1 + back)]
         node = located(levels[length + 1].children, child, len(level.total) * alphabet)
     return loss

@@ -8,8 +8,8 @@ import xarray as xr
 from dsrecon.symbolic.contexts import Contexts, contexts
 from dsrecon.symbolic.symbols import as_sequence
 from dsrecon.symbolic.uncertainty import Spread, spread_of_mean
-from dsrecon.symbolic.windows import letters_of, word_codes
-from dsrecon.symbolic.words import block_entropies
+from dsrecon.symbolic.windows import letters_of, words_of
+from dsrecon.symbolic.words import entropies
 
 _LONGEST = 200  # order, at most, where none is given
 _FEWEST = 20  # symbols
@@ -145,17 +145,18 @@ def excess_entropy(symbols: Any, *, max_length: int = 20, level: float = 0.95) -
     steps = len(tree.loss)
     rate = float(tree.loss.mean()) + tree.parameters / (2 * steps)
     longest = min(max_length, max(tree.order, 1), len(values) // 2)
-    table = block_entropies(values, longest + 1)
-    length = max(int(table["reliable"].values[:longest].sum()), 1)
-    corrected = table["corrected"].values
+    table = entropies(values, longest + 1, None)
+    length = max(int(table["reliable"][:longest].sum()), 1)
+    corrected = table["corrected"]
     value = float(corrected[length - 1] - length * rate)
     letters, alphabet = letters_of(values)
-    *_, (code, words) = word_codes(letters, len(alphabet), length)
+    code, words = words_of(letters, len(alphabet), length)
     surprise = np.log(len(code) / np.bincount(code, minlength=words))[code]  # of windows that begin at 0, 1, ...
     lead = len(values) - steps  # symbols before the first that has a loss
-    losses = np.cumsum(np.concatenate([[0.0], tree.loss]))
-    within = losses[length:] - losses[:-length]  # of the symbols of a window
-    spread = spread_of_mean(surprise[lead:] - within)
+    surprise, losses = surprise[lead:], np.cumsum(tree.loss)
+    surprise[0] -= losses[length - 1]
+    surprise[1:] -= losses[length:] - losses[:-length]  # what the symbols of a window cost
+    spread = spread_of_mean(surprise)
     more = (words - 1 + tree.parameters) / (2 * steps**2)
     half = spread.half_width(level, more)
     return ExcessEntropy(

@@ -23,14 +23,14 @@ def renumbered(code: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     `[c]`."""
     if size > _TABLE * len(code) + 65_536:
         keys, number = np.unique(code, return_inverse=True)
-        return number, keys
+        return number.astype(code.dtype), keys
     present = np.zeros(size, bool)
     present[code] = True
     keys = np.flatnonzero(present)
     if len(keys) == size:
         return code, keys
-    place = np.empty(size, np.int64)
-    place[keys] = np.arange(len(keys))
+    place = np.empty(size, code.dtype)
+    place[keys] = np.arange(len(keys), dtype=code.dtype)
     return place[code], keys
 
 
@@ -47,8 +47,8 @@ def located(keys: np.ndarray, code: np.ndarray, size: int) -> np.ndarray:
     """Where each code `[t]` stands among the increasing keys `[c]`, all of which are known: `[t]`."""
     if size > _TABLE * len(code) + 65_536:
         return np.searchsorted(keys, code)
-    place = np.zeros(size, np.int64)
-    place[keys] = np.arange(len(keys))
+    place = np.zeros(size, code.dtype)
+    place[keys] = np.arange(len(keys), dtype=code.dtype)
     return place[code]
 
 
@@ -62,3 +62,11 @@ def word_codes(letters: np.ndarray, alphabet: int, longest: int, every: int = 1)
         code, keys = renumbered(code[: len(last)] * alphabet + last, count * alphabet)
         count = len(keys)
         yield code, count
+
+
+def words_of(letters: np.ndarray, alphabet: int, length: int) -> tuple[np.ndarray, int]:
+    """The last of `word_codes`, without keeping those before."""
+    code, count = letters, alphabet
+    for code, count in word_codes(letters, alphabet, length):  # noqa: B007
+        pass
+    return code, count

@@ -12,7 +12,7 @@ from scipy.special import digamma
 
 from dsrecon.symbolic.symbols import as_sequence
 from dsrecon.symbolic.uncertainty import spread_of_mean
-from dsrecon.symbolic.windows import letters_of, word_codes
+from dsrecon.symbolic.windows import letters_of, word_codes, words_of
 
 _BIAS = 0.1  # share of the entropy rate up to which its bias is borne
 _ITERATIONS = 500
@@ -35,7 +35,7 @@ def word_counts(symbols: Any, length: int) -> xr.Dataset:
     values = sequence.values
     _checked("length", length, len(values))
     letters, alphabet = letters_of(values)
-    *_, (code, found) = word_codes(letters, len(alphabet), length)
+    code, found = words_of(letters, len(alphabet), length)
     count = np.bincount(code, minlength=found)
     first = np.empty(found, np.int64)
     first[code[::-1]] = np.arange(len(code) - 1, -1, -1)  # of what is assigned again and again, the last stays
@@ -93,6 +93,16 @@ def block_entropies(symbols: Any, max_length: int, *, level: float = 0.95) -> xr
     sequence = as_sequence(symbols)
     values = sequence.values
     _checked("max_length", max_length, len(values))
+    columns = entropies(values, max_length, level)
+    return xr.Dataset(
+        {name: ("length", column) for name, column in columns.items()},
+        coords={"length": np.arange(1, max_length + 1)},
+        attrs={"steps": len(values), "level": level, "time_step": sequence.time_step, "time_unit": sequence.time_unit},
+    )
+
+
+def entropies(values: np.ndarray, max_length: int, level: float | None) -> dict[str, np.ndarray]:
+    """The columns of `block_entropies`; without a level the intervals, which take most of the time, stay NaN."""
     letters, alphabet = letters_of(values)
     steps, size = len(values), max_length
     columns = {name: np.full(size, np.nan) for name in ("entropy", "corrected", "low", "high", "rate_low", "rate_high")}
@@ -109,7 +119,7 @@ def block_entropies(symbols: Any, max_length: int, *, level: float = 0.95) -> xr
         unbiased = bias - bias_before <= _BIAS * rate + rounding + 1 / windows  # one word more or less at the end
         reliable[i] = within and unbiased and (i == 0 or reliable[i - 1])
         columns["entropy"][i], columns["words"][i], columns["corrected"][i] = entropy, words, corrected
-        if reliable[i] and windows > 1:
+        if level is not None and reliable[i] and windows > 1:
             surprise = -np.log(p)[code]
             more = (words - 1) / (2 * windows**2)
             half = spread_of_mean(surprise).half_width(level, more)
@@ -119,18 +129,13 @@ def block_entropies(symbols: Any, max_length: int, *, level: float = 0.95) -> xr
             columns["rate_low"][i], columns["rate_high"][i] = max(added - half_rate, 0.0), added + half_rate
             surprise_before = surprise
         H, H_corrected, bias_before, before = entropy, corrected, bias, rate
-    length = np.arange(1, max_length + 1)
     columns |= {
         "rate": np.diff(columns["entropy"], prepend=0.0),
         "rate_corrected": np.diff(columns["corrected"], prepend=0.0),
         "bias": (columns["words"] - 1) / (2 * (steps - np.arange(max_length))),
         "reliable": reliable,
     }
-    return xr.Dataset(
-        {name: ("length", column) for name, column in columns.items()},
-        coords={"length": length},
-        attrs={"steps": steps, "level": level, "time_step": sequence.time_step, "time_unit": sequence.time_unit},
-    )
+    return columns
 
 
 def topological_entropy(graph: Any) -> float:
