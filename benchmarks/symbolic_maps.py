@@ -107,9 +107,10 @@ def fitted(name: str, models: Path | None) -> Reconstruction:
     if kept is not None and kept.is_file():
         return load(kept)
     system, settings = FITS[name]
-    atlas = seed_atlas(simulate(system(), 100_000), state_size=20, batch=16, noise=0.05, key=0, **settings)
-    best = int(atlas.table["run"][int(np.nanargmin(atlas.table["score"].values))])
-    model = atlas.reconstruction(best)
+    with jax.enable_x64(False):  # as fits are made, unless told
+        atlas = seed_atlas(simulate(system(), 100_000), state_size=20, batch=16, noise=0.05, key=0, **settings)
+        best = int(atlas.table["run"][int(np.nanargmin(atlas.table["score"].values))])
+        model = atlas.reconstruction(best)
     if kept is not None:
         model.save(kept)
     return model

@@ -131,7 +131,17 @@ def _stays(encoded: xr.Dataset, unit: str) -> list[str]:
         like = "a Markov chain's" if p > UNKNOWN else "more regular" if shape > 1 else "more ragged"
         like += ", and no negative binomial" if distance > 0.1 else ""
         spread = f"{float(table['mean'][i]):.4g} +- {float(table['sd'][i]):.2g}"
-        rows.append((symbol, int(table["runs"][i]), spread, _p(p), f"{shape:.3g}" if shape < 1000 else "> 1000", f"{distance:.2f}", like))
+        rows.append(
+            (
+                symbol,
+                int(table["runs"][i]),
+                spread,
+                _p(p),
+                f"{shape:.3g}" if shape < 1000 else "> 1000",
+                f"{distance:.2f}",
+                like,
+            )
+        )
     head = ("symbol", "whole stays", f"length ({unit})", "p of geometric", "shape", "distance", "they are")
     return [
         "Stays of a Markov chain are geometric: whether one ends does not hang on how long it has lasted. `p` is that "
