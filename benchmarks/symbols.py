@@ -200,7 +200,7 @@ def model() -> list[dict[str, Any]]:
     return rows
 
 
-SEQUENCES = ("coin", "lorenz", "letters")
+SEQUENCES = ("coin", "lorenz")
 CALLS = {
     "dwell_times": lambda x: symbolic.dwell_times(x),
     "run_lengths": lambda x: symbolic.run_lengths(x),
@@ -227,8 +227,6 @@ def sequence(kind: str) -> np.ndarray:
     rng = np.random.default_rng(0)
     if kind == "coin":
         return rng.integers(0, 2, LARGE)
-    if kind == "letters":
-        return rng.choice(26, LARGE, p=(q := 0.8 ** np.arange(26)) / q.sum())
     v = lorenz(1000, LARGE // 1000, rng)
     return v.reshape(-1, 3) if kind == "states" else four(v).ravel()
 

@@ -208,6 +208,15 @@ def test_word_numbers_are_the_same_by_table_and_by_sorting(every, monkeypatch):
     assert keys.tolist() == [0, 1, 2, 3] and counts.tolist() == np.bincount(letters).tolist()
 
 
+def test_only_the_commonest_words_are_listed_where_asked(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 5, 300)
+    whole, some = symbolic.word_counts(values, 2), symbolic.word_counts(values, 2, most=4)
+    xr.testing.assert_identical(some, whole.isel(word=slice(4)))
+    monkeypatch.setattr(symbolic.words, "_LISTED", 10)
+    with pytest.raises(ValueError, match="most must be given where there are more than 10 words: there are 25"):
+        symbolic.word_counts(values, 2)
+
+
 # transitions
 
 

@@ -131,13 +131,14 @@ def _stays(encoded: xr.Dataset, unit: str) -> list[str]:
         like = "a Markov chain's" if p > UNKNOWN else "more regular" if shape > 1 else "more ragged"
         like += ", and no negative binomial" if distance > 0.1 else ""
         spread = f"{float(table['mean'][i]):.4g} +- {float(table['sd'][i]):.2g}"
+        told = f"{shape:.3g}" if shape < 1000 else "> 1000"
         rows.append(
             (
                 symbol,
                 int(table["runs"][i]),
                 spread,
                 _p(p),
-                f"{shape:.3g}" if shape < 1000 else "> 1000",
+                told,
                 f"{distance:.2f}",
                 like,
             )

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dsrecon.symbolic.symbols import as_sequence
-from dsrecon.symbolic.words import word_counts
+from dsrecon.symbolic.windows import letters_of, word_codes
 
 
 def seen_words(symbols: Any, max_length: int) -> xr.Dataset:
@@ -30,13 +30,19 @@ def seen_words(symbols: Any, max_length: int) -> xr.Dataset:
     **Returns:** `Dataset` along `length`: `words`, `once`, `per_symbol`, `increment` (nats per step). Attributes:
     `steps`, `time_step`, `time_unit`.
 
-    **Raises:** `ValueError` as `word_counts`.
+    **Raises:** `ValueError` as `as_sequence`, and for another length.
 
     Reference: Good 1953, *The population frequencies of species and the estimation of population parameters*,
     Biometrika 40, 237.
     """
     sequence = as_sequence(symbols)
-    counts = [word_counts(symbols, length)["count"].values for length in _lengths(sequence.values, max_length)]
+    if not 1 <= max_length <= len(sequence.values):
+        raise ValueError(
+            f"max_length must lie between 1 and the {len(sequence.values)} steps of symbols: got {max_length}."
+        )
+    letters, alphabet = letters_of(sequence.values)
+    windows = word_codes(letters, len(alphabet), max_length)
+    counts = [np.bincount(code, minlength=found) for code, found in windows]
     words = np.array([len(count) for count in counts])
     length = np.arange(1, len(counts) + 1)
     columns = {
@@ -54,9 +60,3 @@ def seen_words(symbols: Any, max_length: int) -> xr.Dataset:
             "time_unit": sequence.time_unit,
         },
     )
-
-
-def _lengths(values: np.ndarray, max_length: int) -> range:
-    if not 1 <= max_length <= len(values):
-        raise ValueError(f"max_length must lie between 1 and the {len(values)} steps of symbols: got {max_length}.")
-    return range(1, max_length + 1)

@@ -16,20 +16,21 @@ from dsrecon.symbolic.windows import letters_of, word_codes, words_of
 
 _BIAS = 0.1  # share of the entropy rate up to which its bias is borne
 _ITERATIONS = 500
+_LISTED = 1_000_000  # words, with their text
 _DENSE = 1000  # regions of one component up to which every eigenvalue is computed
 
 
-def word_counts(symbols: Any, length: int) -> xr.Dataset:
+def word_counts(symbols: Any, length: int, *, most: int | None = None) -> xr.Dataset:
     """How often every word of `length` successive symbols occurs: windows overlap, `t - length + 1` of them.
 
     **Arguments:** `symbols`: the `Dataset` of `encode`, its `symbol`, or integers `[t]`; `length` of the words, in
-    steps, 1 to t.
+    steps, 1 to t; `most`: list only so many of the commonest (default: all).
 
     **Returns:** `Dataset` of the words that occur, the commonest first and of two equally common ones that which
     occurs first: `symbols(word, position)`, `count(word)`, `share(word)` of all windows; the coordinate `word` is the
     word as text ("0 0 1"). Attributes: `length`, `windows`, `time_step`, `time_unit`.
 
-    **Raises:** `ValueError` as `as_sequence`, and for another length.
+    **Raises:** `ValueError` as `as_sequence`, for another length, and for more than a million words without `most`.
     """
     sequence = as_sequence(symbols)
     values = sequence.values
@@ -39,7 +40,9 @@ def word_counts(symbols: Any, length: int) -> xr.Dataset:
     count = np.bincount(code, minlength=found)
     first = np.empty(found, np.int64)
     first[code[::-1]] = np.arange(len(code) - 1, -1, -1)  # of what is assigned again and again, the last stays
-    order = np.lexsort((first, -count))
+    if most is None and found > _LISTED:
+        raise ValueError(f"most must be given where there are more than {_LISTED:,} words: there are {found:,}.")
+    order = np.lexsort((first, -count))[:most]
     words = values[first[order, None] + np.arange(length)]
     return xr.Dataset(
         {
