@@ -7,7 +7,7 @@
 - `tents`: exact entropies of the full, the golden-mean and a skew tent, by Markov partitions and by kneading; and the
   bounds from admissible words of 1 to 16 letters.
 - `planar`: words with x > 0 of the Henon and Lozi maps, seen in an orbit of 10^6 steps; of Lozi the certified bounds
-  beside them.
+  beside them, of the orbits that stay in a box around the attractor.
 - `fits`: AL-RNNs of Lorenz-63 (sparse forcing, the paper's windows) and Roessler: several seeds, of which that with the
   best score on the validation stretch is kept. Regions, and entropies of words of runs per unit of time of a free run
   of `STEPS` steps, beside the exponents of the same model.
@@ -39,6 +39,8 @@ OUT = Path(__file__).parent / "results" / "symbolic_maps.json"
 GOLDEN = (1 + 5**0.5) / 2
 UNIT = ([0.0], [1.0])
 CORE = ([GOLDEN * (1 - GOLDEN / 2)], [GOLDEN / 2])
+LOZI = ([-1.5, -0.8], [1.5, 0.8])
+"""A box that holds the attractor of the Lozi map."""
 LONGEST, STEPS = 16, 2_000_000
 TENTS = {
     "full": (Tent(), UNIT, math.log(2)),
@@ -92,7 +94,7 @@ def planar() -> dict[str, Any]:
             "slope, lengths 6 to 12": float(np.polyfit(length[used], np.log(words[used]), 1)[0]),
             "largest exponent": system.exponents[0],
         }
-    table = symbolic.entropy_bounds(Lozi(), 10)
+    table = symbolic.entropy_bounds(Lozi(), 14, box=LOZI)
     found["lozi"]["certified"] = {key: table[key].values.tolist() for key in ("words", "per_symbol", "block")}
     return found
 
