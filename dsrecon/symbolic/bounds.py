@@ -62,8 +62,8 @@ def entropy_bounds(cell: Any, max_length: int, s: Inputs = None, *, box: Any = N
     (nats per step), `narrowest` (units of the state). Attributes: `regions`, `tolerance`.
 
     **Raises:** `ValueError` for a `max_length` below 1, for more than `limit` words (it names the length that was
-    reached), and as `pwl.regions`; `RuntimeError` where a linear programme was not solved, as happens with long words of
-    maps that stretch much, whose starts have no `box` to lie in.
+    reached), and as `pwl.regions`; `RuntimeError` where a linear programme was not solved, as happens with long words
+    of maps that stretch much, whose starts have no `box` to lie in.
 
     Reference: Lind & Marcus 1995, *An introduction to symbolic dynamics and coding*, chapters 2 and 4.
     """
