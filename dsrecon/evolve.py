@@ -67,19 +67,17 @@ class Sequential(AbstractSolver):
         if guess is not None:
             raise ValueError("guess serves solvers that iterate, Newton and its like: Sequential has no use for one.")
         batched = z0.ndim == 2
-        if batched:
-            inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), inputs)
         units = _units(cell, z0, inputs, batched) if fuses(self.engine) else None
         fused = self.adjoint == "deferred" and serves(cell, z0, inputs, engine=self.engine, units=units)
         zs = recurrence(
-            cell, z0, inputs, steps=steps, adjoint=self.adjoint, unroll=self.unroll,
-            engine=self.engine if fused or self.adjoint == "direct" else "loop", units=units,
+            cell, z0, inputs, steps=steps, adjoint=self.adjoint, unroll=self.unroll, engine=self.engine, units=units,
+            batch_first=batched,
         )  # fmt: skip
-        if batched:
-            zs = jnp.moveaxis(zs, 0, 1)
         first = first_nonfinite(zs)
         ending = jax.vmap(_ending) if batched else _ending
-        return Trajectory(zs, ending(first == zs.shape[-2]), {"first_nonfinite": first, "fused": jnp.full(first.shape, fused)})
+        return Trajectory(
+            zs, ending(first == zs.shape[-2]), {"first_nonfinite": first, "fused": jnp.full(first.shape, fused)}
+        )
 
 
 def _units(cell: AbstractCell, z0: Array, inputs: Inputs, batched: bool) -> int | None:

@@ -100,7 +100,7 @@ def test_symbols_writes_every_form_of_what_the_run_folder_holds(form, run):
     done = command("symbols", run, "--format", form)
     names = {"csv": {"symbols.csv"}, "dot": {"graph.dot"}, "json": {"symbols.json", "graph.json"}}
     names |= {"netcdf": {"symbols.nc"}, "graphml": {"graph.graphml"}}
-    assert {p.name for p in run.iterdir()} == before | names[form]
+    assert {p.name for p in run.iterdir()} == before | names[form] | {"symbols.md", "symbols-graph.png"}
     for name in names[form]:
         assert str(run / name) in done.stdout
         if name.startswith("graph"):
@@ -122,6 +122,55 @@ def test_symbols_prints_regions_words_and_entropies(run):
         assert f"{i + 1:>6}{count:>9}{entropy:>10.4f}{rate:>10.4f}" in printed
     growth = symbolic.topological_entropy(symbolic.transitions(coded))
     assert f"{growth:.4f} nats per step" in printed
+
+
+def test_symbols_writes_a_page_of_findings(run, tmp_path):
+    done = command("symbols", run, "--data", tmp_path / "lorenz.csv")
+    said = (run / "symbols.md").read_text()
+    coded = symbolic.read_symbols(run / "symbols.nc")
+    assert f"{coded.attrs['regions_visited']} linear regions are visited in 1,200 steps" in said
+    for part in (
+        "Regions",
+        "Stays",
+        "Where it goes",
+        "What is forbidden",
+        "Entropy",
+        "The machine",
+        "Data and free run",
+    ):
+        assert f"## {part}\n" in said
+    assert f"| 0 | {coded['visits'].values[0] / 1200:.2%} | " in said and "largest Lyapunov exponent" in said
+    assert "show no difference" in said  # the same sequence twice
+    assert "symbols.md" in done.stdout and (run / "symbols-graph.png").read_bytes()[:4] == b"\x89PNG"
+    command("symbols", run)
+    assert "No data were given" in (run / "symbols.md").read_text()
+
+
+def test_a_page_draws_the_machine_and_names_what_is_forbidden(tmp_path):
+    chance, values = np.random.default_rng(0).random(4000), np.zeros(4000, int)
+    for i in range(1, len(values)):  # no two ones in a row
+        values[i] = not values[i - 1] and chance[i] < 0.5
+    series = np.stack([values, chance], axis=1)
+    coded = symbolic.encode(untrained(series, cell=ALRNN(8, 1, key=jax.random.key(0))), series)
+    visits = np.bincount(values)
+    rest = coded.drop_dims("region").assign(symbol=coded["symbol"].copy(data=values)).assign_attrs(coded.attrs)
+    coded = rest.assign(
+        bits=(("region", "gate"), [[False], [True]]),
+        mean=(("region", "variable"), np.eye(2)),
+        visits=("region", visits),
+    ).assign_coords(region=[0, 1])
+    said = cli.findings.findings(coded, "x, y", np.array([0.5, -1.0]), coded)
+    assert "two causal states" in said.text or "2 causal states" in said.text
+    assert "`1 1`" in said.text and "```mermaid\n" in said.text and "flowchart LR" in said.text
+    assert "| largest Lyapunov exponent of the free run | 0.5 | - |" in said.text
+    assert said.machine is not None and said.machine.machine.states == 2
+
+
+def test_a_page_says_what_could_not_be_told(truth):
+    one = untrained(truth, cell=ALRNN(8, 0, key=jax.random.key(0)))
+    said = cli.findings.findings(symbolic.encode(one, truth), "x", None, None)
+    assert said.machine is None and "Not told: symbols must be of two kinds at least" in said.text
+    assert "None was built: " in said.text
 
 
 def test_symbols_of_a_model_file_or_with_steps_are_those_of_a_free_run(run, model, tmp_path):
@@ -239,7 +288,9 @@ def test_fit_writes_a_whole_run_folder_that_the_other_commands_read(quick, run, 
     assert chosen == {"key": 0, "checkpoint": out / "fit.checkpoint"}, "no hyperparameter is passed"
     command("symbols", out, "--format", "dot")
     command("score", out, tmp_path / "lorenz.csv")
-    assert {p.name for p in out.iterdir()} == {*RUN_FOLDER, "graph.dot", "scores-lorenz.json"}
+    page = {"symbols.md", "symbols-graph.png", "machine.json"}  # the last where a machine was found
+    written = {p.name for p in out.iterdir()}
+    assert written - page == {*RUN_FOLDER, "graph.dot", "scores-lorenz.json"} and "symbols.md" in written
     measures = xr.load_dataset(out / "scores.nc", engine="h5netcdf")["measure"].values.tolist()
     assert measures == [row["measure"] for row in json.loads((out / "scores.json").read_text())]
     assert all(title in (out / "report.md").read_text() for title in ("## Scores", "## Choices", "## Symbols"))

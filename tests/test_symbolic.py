@@ -435,7 +435,10 @@ def same_graph(one, two):
     return type(one) is type(two) and flat(one) == flat(two)
 
 
-SYMBOLS, GRAPHS = ("symbols.nc", "symbols.json", "symbols.csv"), ("graph.graphml", "graph.dot", "graph.json")
+SYMBOLS, GRAPHS = (
+    ("symbols.nc", "symbols.json", "symbols.csv"),
+    ("graph.graphml", "graph.dot", "graph.json", "graph.mmd"),
+)
 
 
 def kept(coded, name):
@@ -608,6 +611,10 @@ FOREIGN = {
     "bytes.csv": "\x00\x01",
     "other.dot": "digraph G { a -> b; }",
     "no.dot": "strict graph { a -- b }",
+    "other.mmd": "flowchart LR\n  a --> b\n",
+    "later.mmd": "%% dsrecon-graph 2\nflowchart LR\n%% graph []\n%% end\n",
+    "unknown.mmd": "%% dsrecon-graph 1\nflowchart LR\n%% graph []\n%% edge 0 1 []\n%% end\n",
+    "twice.mmd": '%% dsrecon-graph 1\n%% graph []\n%% node 0 [["a", 1], ["a", 2]]\n%% end\n',
     "bare.dot": "digraph transitions {\n  0;\n}\n",
     "unknown.dot": 'digraph transitions {\n 0 -> 1 [data="{}"];\n}\n',
     "other.graphml": "<html><body/></html>",
@@ -623,7 +630,7 @@ FOREIGN = {
 @pytest.mark.parametrize("file", FOREIGN)
 def test_a_foreign_file_is_refused_by_name(file, tmp_path):
     (tmp_path / file).write_text(FOREIGN[file])
-    read = symbolic.read_graph if file.endswith(("dot", "graphml")) else symbolic.read_symbols
+    read = symbolic.read_graph if file.endswith(("dot", "graphml", "mmd")) else symbolic.read_symbols
     with pytest.raises(ValueError, match=file):
         read(tmp_path / file)
 
@@ -719,7 +726,7 @@ def test_what_a_form_cannot_hold_is_refused_not_lost(tmp_path):
         (control, "graph.graphml", "no control characters"),
         (reserved, "graph.graphml", "graph attribute 'id' is taken"),
         (taken, "graph.json", "node attribute 'id' is taken"),
-        (text, "graph.svg", "must end in one of .graphml, .json, .dot: got '.svg'"),
+        (text, "graph.svg", "must end in one of .graphml, .json, .dot, .mmd: got '.svg'"),
     ):
         with pytest.raises(ValueError, match=message):
             symbolic.write_graph(graph, tmp_path / file)

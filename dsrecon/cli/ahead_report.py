@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from dsrecon.cli.report import _number, _table
+from dsrecon.cli.report import _number, markdown_table
 from dsrecon.forecast import Backtest, Predictor
 from dsrecon.series import Series
 
@@ -78,7 +78,7 @@ def report(
     lines += _scores(results, predictor)
     lines += ["## Choices", ""]
     choices = [(name, _short(s["value"]), s["reason"]) for name, s in predictor.settings.items()]
-    lines += _table(("setting", "value", "reason"), choices)
+    lines += markdown_table(("setting", "value", "reason"), choices)
     lines += ["", "## Files", ""]
     files = [
         ("forecast.csv", "time, the forecast of every variable, and its quantiles (`name_q0.05`)"),
@@ -88,7 +88,7 @@ def report(
     ]
     if results:
         files += [("backtest.png", "errors against the lead time"), ("scores.csv", "all scores of the test part")]
-    return "\n".join([*lines, *_table(("file", "holds"), files)]) + "\n"
+    return "\n".join([*lines, *markdown_table(("file", "holds"), files)]) + "\n"
 
 
 def _scores(results: Mapping[str, Backtest], predictor: Predictor) -> list[str]:
@@ -106,7 +106,7 @@ def _scores(results: Mapping[str, Backtest], predictor: Predictor) -> list[str]:
     ]
     if "ridge" not in results:
         lines += ["Ridge regression is left out: without validation nothing chooses its penalty.", ""]
-    lines += _table(("forecaster", *names), rows)
+    lines += markdown_table(("forecaster", *names), rows)
     lines += [
         "",
         "`mse`, `mae` and `crps` are in the units of the data; `mase` is in units of the seasonal naive error on the "

@@ -8,11 +8,16 @@ import numpy as np
 import typer
 import xarray as xr
 
+from dsrecon import plot
+from dsrecon._files import write_whole
 from dsrecon.cli.command import Columns, Inputs, Resample, TimeStep, app, fail
 from dsrecon.cli.driven import read_driven
+from dsrecon.cli.findings import findings
 from dsrecon.cli.folder import RUN, beside, model, write_scores
 from dsrecon.cli.report import READABLE, scores_table
+from dsrecon.measures import affine_exponents
 from dsrecon.measures.score import score
+from dsrecon.reconstruction import Reconstruction
 from dsrecon.symbolic import (
     block_entropies,
     encode,
@@ -25,6 +30,9 @@ from dsrecon.symbolic import (
 )
 
 LONGEST = 8
+DRAWN = 40
+"""Regions in the figure of the graph."""
+EXPONENT_STEPS = 20_000
 
 
 class Form(StrEnum):
@@ -58,14 +66,17 @@ def symbols(
         ),
     ] = Form.csv,
     out: Annotated[
-        Path | None, typer.Option(help="File to write instead of symbols.* or graph.* in the run folder.")
+        Path | None, typer.Option(help="File to write instead of symbols.* or graph.* in the run folder; no page then.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data to compare with, as symbols: .csv, .nc or .npy (the model's columns).")
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=2, help=f"Code a new free run of so many steps (default: symbols.nc; without it {RUN:,})."),
     ] = None,
 ) -> None:
-    """Write the symbols of a run, or their transition graph, and say how many words they form."""
+    """Write the symbols of a run, or their transition graph, and a page of what they say (symbols.md)."""
     names = FILES[form]
     targets = [beside(run) / name for name in names] if out is None else [out]
     if targets[0].suffix.lower() != Path(names[0]).suffix:
@@ -78,9 +89,10 @@ def symbols(
             else:
                 write_symbols(encoded, path)
         text = summary(encoded)
+        pages = page(run, encoded, data) if out is None else []
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
-    typer.echo(f"{text}\n\nWrote {' and '.join(map(str, targets))}.")
+    typer.echo(f"{text}\n\nWrote {', '.join(map(str, [*targets, *pages]))}.")
 
 
 @app.command("score")
@@ -109,6 +121,34 @@ def score_file(
     typer.echo(f"\nWrote {path}.")
     if table.attrs["failed"]:
         fail(RuntimeError(f"the reconstruction has failed: {table.attrs['reason']}."))
+
+
+def page(run: Path, encoded: xr.Dataset, data: Path | None) -> list[Path]:
+    """Write the page of findings, its figure and its machine beside a run; returns the files.
+
+    `data`: a file of the model's own columns (and inputs) that is coded and compared.
+    """
+    fitted, folder, along = model(run), beside(run), None
+    if data is not None:
+        columns = None if data.suffix == ".npy" else ",".join(fitted.names)
+        series, drive = read_driven(data, columns, ",".join(fitted.input_names) or None, time_step=None, resample=None)
+        along = encode(fitted, series, inputs=drive)
+    exponents = None if fitted.input_names else _exponents(fitted)
+    found = findings(encoded, ", ".join(fitted.names), exponents, along)
+    figure = plot.save(plot.transition_graph(encoded, most=DRAWN), folder / "symbols-graph.png")
+    files = [write_whole(folder / "symbols.md", found.text.encode()), figure]
+    if found.machine is not None:
+        files.append(write_graph(found.machine.machine, folder / "machine.json"))
+    return files
+
+
+def _exponents(fitted: Reconstruction) -> np.ndarray | None:
+    """The Lyapunov exponents of a free run; `None` where it diverges."""
+    try:
+        start, dt = fitted.start(), fitted.clock.time_step
+        return np.asarray(affine_exponents(fitted.cell, start, steps=EXPONENT_STEPS, dt=dt))
+    except RuntimeError:
+        return None
 
 
 def _coded(run: Path, steps: int | None) -> xr.Dataset:

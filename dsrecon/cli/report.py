@@ -38,7 +38,7 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
         "better when smaller, but `vpt`, a time.",
         "",
     ]
-    lines += _table(
+    lines += markdown_table(
         ("measure", "value", "floor", "ceiling", "steps", "definition"),
         [
             (r["measure"], *(_number(r[k]) for k in ("value", "floor", "ceiling")), r["length"], r["definition"])
@@ -48,7 +48,7 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
     if table.attrs["unreadable"]:
         lines += ["", f"Left out, since nothing can be read off them here: {table.attrs['unreadable']}."]
     lines += ["", "## Choices", ""]
-    lines += _table(
+    lines += markdown_table(
         ("setting", "value", "reason"),
         [(name, s["value"], s["reason"]) for name, s in result.settings.items()],
     )
@@ -63,7 +63,7 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
     rows = []
     for i in range(runs.sizes["run"]):
         rows.append((i, *(_number(float(runs[n][i])) for n in names), str(runs["failure"].values[i]) or "-"))
-    lines += _table(("run", *names, "failure"), rows)
+    lines += markdown_table(("run", *names, "failure"), rows)
     visited = encoded.attrs["regions_visited"]
     lines += [
         "",
@@ -81,7 +81,7 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
         ]
     lines += [""]
     lines += ["## Files", ""]
-    lines += _table(
+    lines += markdown_table(
         ("file", "holds"),
         [
             ("model.eqx", "the model: `dsrecon.load('model.eqx')`"),
@@ -97,7 +97,9 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
     return "\n".join(lines) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+def markdown_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    """A table in Markdown, line by line."""
+
     def line(cells: tuple[Any, ...]) -> str:
         return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 

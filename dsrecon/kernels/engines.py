@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsrecon.kernels.engine import AbstractEngine
-from dsrecon.kernels.structure import Form, apply, apply_to_one, form_of
+from dsrecon.kernels.structure import DENSE, DIAGONAL, Form, apply, apply_to_one, form_of
 
 ENGINES = ("auto", "sequential", "associative", "chunked", "pallas", "interpreted")
 
@@ -34,6 +34,10 @@ TURN_BYTES = 28e6
 
 FEW_STEPS = 16
 """Up to here a loop has no more launches than the levels of a parallel scan."""
+
+
+WARP = 32
+"""Units from which blocks are scanned by the one-pass kernel: a lane each."""
 
 
 class Plan(NamedTuple):
@@ -132,6 +136,8 @@ def fused(a: Array, b: Array, engine: str | Callable) -> bool:
         return False
     from dsrecon.kernels.accelerated.scan import supported
 
+    if engine == "auto" and a.ndim > DIAGONAL and (a.ndim == DENSE or a.shape[-1] < WARP):
+        return False  # dense slopes, or blocks of few units: the associative scan is as fast (H200, 3 x 3, 10^6 steps)
     why = supported(a, b)
     if engine == "pallas" and jax.default_backend() != "gpu":
         why = f"it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}"

@@ -10,8 +10,8 @@ import jax
 def mapped(function: Callable, model: Any, *along: Any, engine: Any = "auto") -> Any:
     """`function(model, *along_t)` for every step: `jax.vmap` over the leading axes of `along`.
 
-    On a GPU a function of few numbers a step (the Jacobian of a small cell, say) is one kernel, in which what it makes on
-    the way never leaves the registers; any other, and every one on another platform, is what XLA makes of the map.
+    On a GPU a function of few numbers a step (the Jacobian of a small cell, say) is one kernel, in which what it makes
+    on the way never leaves the registers; any other, and every one on another platform, is what XLA makes of the map.
 
     **Arguments:** `function`; `model`: a PyTree, the same for every step; `along`: PyTrees with leading axis `t`;
     `engine`: that of the scan which follows. Only beside `"auto"` and `"pallas"` is the map a kernel: one for several

@@ -24,7 +24,8 @@ def recurrence(
     unroll: int = 1,
     engine: str = "auto",
     units: int | None = None,
-) -> Inexact[Array, "t *b m"]:
+    batch_first: bool = False,
+) -> Inexact[Array, "..."]:
     """States of `z_t = step(z_{t-1}, inputs_t)`, of one run or of a batch of them.
 
     **Arguments:**
@@ -34,13 +35,15 @@ def recurrence(
     - `inputs`: PyTree of arrays `[t, ...]` (`[t, b, ...]` for a batch), or `None`; then `steps` says how many.
     - `adjoint`: `"deferred"` (reverse mode only) or `"direct"` (JAX's own rules: forward mode and higher orders).
     - `unroll`: steps in one turn of the compiled loop.
-    - `engine`: `"loop"` (the compiled loop), `"fused"` (the whole loop in one kernel, on an NVIDIA GPU), `"interpreted"`
-      (that kernel on any platform, slow: for tests), `"auto"` (`"fused"` where it serves, else `"loop"`). The kernel
-      takes deferred adjoints, and states of up to 64 numbers whose step is made of matrix products and functions of
-      single numbers; or steps of any size whose units do not meet.
+    - `engine`: `"loop"` (the compiled loop), `"fused"` (the whole loop in one kernel, on an NVIDIA GPU),
+      `"interpreted"` (that kernel on any platform, slow: for tests), `"auto"` (`"fused"` where it serves, else
+      `"loop"`). The kernel takes deferred adjoints, and states of up to 64 numbers whose step is made of matrix
+      products and functions of single numbers; or steps of any size whose units do not meet.
+    - `batch_first`: inputs of a batch are `[b, t, ...]`, and so are the states; the loop turns them, the kernel need
+      not.
     - `units`: of a step whose units do not meet but in the input, their number; `None` for any other.
 
-    **Returns:** `[t, m]` or `[t, b, m]`; `z0` is not in it.
+    **Returns:** `[t, m]` or `[t, b, m]` (`[b, t, m]`); `z0` is not in it.
 
     **Raises:** `ValueError` for unknown names, and for `"fused"` where the kernel cannot serve; it says why.
 
@@ -51,15 +54,59 @@ def recurrence(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}: got {engine!r}.")
-    if adjoint == "direct":
-        if engine in ("fused", "interpreted"):
-            raise ValueError(f'engine={engine!r} has a hand-written adjoint alone: adjoint must be "deferred".')
-        return _forward(step, z0, inputs, steps, unroll)
-    if adjoint != "deferred":
+    if adjoint not in ("deferred", "direct"):
         raise ValueError(f'adjoint must be "deferred" or "direct": got {adjoint!r}.')
-    if serves(step, z0, inputs, engine=engine, units=units):
-        return _recurrence((step, z0, inputs), steps, unroll, engine, units)
-    return _recurrence((step, z0, inputs), steps, unroll, "loop", None)
+    if adjoint == "direct" and engine in ("fused", "interpreted"):
+        raise ValueError(f'engine={engine!r} has a hand-written adjoint alone: adjoint must be "deferred".')
+    turned = z0.ndim == 2 and batch_first
+    if adjoint == "deferred" and serves(step, z0, inputs, engine=engine, units=units):
+        count = jax.tree.leaves(inputs)[0].shape[1 if turned else 0] if steps is None else steps
+        first = inputs if turned else _turned(inputs) if z0.ndim == 2 else _expanded(inputs)
+        rows = z0 if z0.ndim == 2 else z0[None]
+        zs = _kernel((step, rows, first), count, engine == "interpreted", units)
+        return zs if turned else jnp.moveaxis(zs, 0, 1) if z0.ndim == 2 else zs[0]
+    given = _turned(inputs) if turned else inputs
+    if adjoint == "direct":
+        zs = _forward(step, z0, given, steps, unroll)
+    else:
+        zs = _recurrence((step, z0, given), steps, unroll)
+    return jnp.moveaxis(zs, 0, 1) if turned else zs
+
+
+def _turned(inputs: Any) -> Any:
+    """The first two axes of all leaves the other way round."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), inputs)
+
+
+def _expanded(inputs: Any) -> Any:
+    """Leaves `[t, ...]` as those of a batch of one."""
+    return jax.tree.map(lambda x: x[None], inputs)
+
+
+@eqx.filter_custom_vjp
+def _kernel(primals: Any, steps: int, interpret: bool, units: int | None) -> Array:
+    """The recurrence of a batch in one kernel: `[b, t, m]`."""
+    from dsrecon.kernels.accelerated.loop import forward
+
+    step, z0, inputs = primals
+    return forward(step, z0, inputs, steps, units=units, interpret=interpret)
+
+
+@_kernel.def_fwd
+def _kernel_fwd(perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
+    zs = _kernel(primals, steps, interpret, units)
+    return zs, zs
+
+
+@_kernel.def_bwd
+def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
+    from dsrecon.kernels.accelerated.loop import backward
+
+    step, z0, inputs = primals
+    before = jnp.concatenate([z0[:, None], zs[:, :-1]], axis=1)
+    ls, z0_bar = backward(step, before, inputs, zs_bar, units=units, interpret=interpret)
+    step_bar, inputs_bar = contract(step, before, inputs, ls)
+    return step_bar, z0_bar, inputs_bar
 
 
 def fuses(engine: str) -> bool:
@@ -95,40 +142,22 @@ def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: i
 
 
 @eqx.filter_custom_vjp
-def _recurrence(primals: Any, steps: int | None, unroll: int, engine: str, units: int | None) -> Array:
+def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
     step, z0, inputs = primals
-    if engine != "loop":
-        from dsrecon.kernels.accelerated.loop import forward
-
-        count = jax.tree.leaves(inputs)[0].shape[0] if steps is None else steps
-        rows, s = (z0, inputs) if z0.ndim == 2 else (z0[None], _expanded(inputs))
-        zs = forward(step, rows, s, count, units=units, interpret=engine == "interpreted")
-        return zs if z0.ndim == 2 else zs[:, 0]
     return _forward(step, z0, inputs, steps, unroll)
 
 
 @_recurrence.def_fwd
-def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int, engine: str, units: int | None):
-    zs = _recurrence(primals, steps, unroll, engine, units)
+def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int):
+    zs = _recurrence(primals, steps, unroll)
     return zs, zs
 
 
 @_recurrence.def_bwd
-def _recurrence_bwd(
-    zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int, engine: str, units: int | None
-):
+def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
     over = jax.vmap if z0.ndim == 2 else lambda f: f
     before = jnp.concatenate([z0[None], zs[:-1]])
-    if engine != "loop":
-        from dsrecon.kernels.accelerated.loop import backward
-
-        interpret, one = engine == "interpreted", z0.ndim == 1
-        along = _expanded((before, inputs, zs_bar)) if one else (before, inputs, zs_bar)
-        ls, z0_bar = backward(step, *along, units=units, interpret=interpret)
-        ls, z0_bar = (ls[:, 0], z0_bar[0]) if one else (ls, z0_bar)
-        step_bar, inputs_bar = contract(step, before, inputs, ls)
-        return step_bar, z0_bar, inputs_bar
     maps, entered = stages(step), [before]
     for first in maps[:-1]:
         entered.append(jax.vmap(over(first))(entered[-1], inputs))
@@ -144,11 +173,6 @@ def _recurrence_bwd(
     z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (entered, inputs, zs_bar), reverse=True, unroll=unroll)
     step_bar, inputs_bar = contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
-
-
-def _expanded(inputs: Any) -> Any:
-    """Leaves `[t, ...]` as those of a batch of one."""
-    return jax.tree.map(lambda x: x[:, None], inputs)
 
 
 @singledispatch

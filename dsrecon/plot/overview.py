@@ -9,8 +9,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dsrecon.plot.canvas import GENERATED, PALETTE, Drawing, bare, canvas, number
+from dsrecon.plot.graph import transition_graph
 from dsrecon.plot.orbits import attractor, series, spectra
-from dsrecon.plot.regions import symbols, transition_graph
+from dsrecon.plot.regions import symbols
 from dsrecon.reconstruction import Reconstruction
 
 

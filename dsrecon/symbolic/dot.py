@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 
@@ -72,6 +72,41 @@ def from_dot(path: str | os.PathLike) -> nx.DiGraph:
         return built(head["graph"], [(node["id"], node["attributes"]) for node in nodes.values()], links)
 
 
+class Weight(NamedTuple):
+    """How an edge is drawn: `width`, and whether it `leaves` its node."""
+
+    width: float
+    leaves: bool
+
+
+def node_text(node: int | str, about: dict[str, Any]) -> str:
+    """What a node shows: its name and its share."""
+    share = about.get("share")
+    return f"{node}\n{_percent(share)}" if isinstance(share, float) else str(node)
+
+
+def edge_text(about: dict[str, Any]) -> str:
+    """What an edge shows: its probability in one step and its share of the exits; of a machine `symbol |
+    probability`, a line for each symbol."""
+    probability, exits = about.get("probability"), about.get("exit_probability")
+    if not isinstance(probability, float):
+        return ""
+    symbols, each = about.get("symbols"), about.get("probabilities")
+    if isinstance(symbols, str) and isinstance(each, str):
+        pairs = zip(symbols.split(), each.split(), strict=False)
+        return "\n".join(f"{x} | {_probability(p)}" for x, p in pairs)
+    return f"{probability:.2g}" + (f" ({_percent(exits)})" if isinstance(exits, float) else "")
+
+
+def edge_weight(about: dict[str, Any]) -> Weight | None:
+    """Width and kind of an edge; nothing for one without a probability."""
+    probability, exits = about.get("probability"), about.get("exit_probability")
+    if not isinstance(probability, float):
+        return None
+    leaves = isinstance(exits, float)
+    return Weight(0.6 + 3.4 * (exits if leaves else probability), leaves or "symbols" in about)
+
+
 def _title(graph: nx.DiGraph) -> str:
     about = graph.graph
     steps = about.get("steps")
@@ -79,27 +114,41 @@ def _title(graph: nx.DiGraph) -> str:
     facts += [f"regions: {about['regions_visited']}"] if "regions_visited" in about else []
     facts += [f"{steps:,} steps ({about.get('source', '')})"] if isinstance(steps, int) else []
     legend = "node: share of steps; edge: probability in one step (share of the exits, which the width follows)"
+    rate, complexity = about.get("entropy_rate"), about.get("statistical_complexity")
+    if about.get("kind") == "machine" and isinstance(rate, float) and isinstance(complexity, float):
+        facts = [f"machine, alphabet {about.get('alphabet')}", f"entropy rate {rate:.4g} nats per symbol"]
+        facts += [f"statistical complexity {complexity:.4g} nats"]
+        legend = "node: state, its share of the steps; edge: symbol | probability"
     return _shown("\n".join([", ".join(facts), legend] if facts else []))
 
 
 def _node_look(node: int | str, about: dict[str, Any]) -> dict[str, str]:
-    share = about.get("share")
+    share, text = about.get("share"), _shown(node_text(node, about))
     if not isinstance(share, float):
-        return {"label": _shown(str(node))}
+        return {"label": text}
     tip = "\n".join(f"{name}: {_number(value)}" for name, value in about.items())
-    look = {"label": _shown(f"{node}\n{_percent(share)}"), "tooltip": _shown(tip)}
-    return look | {"width": f"{0.7 + 0.9 * share**0.5:.2f}", "fixedsize": "true"}
+    return {
+        "label": text,
+        "tooltip": _shown(tip),
+        "width": f"{0.7 + 0.9 * max(share, 0.0) ** 0.5:.2f}",
+        "fixedsize": "true",
+    }
 
 
 def _edge_look(about: dict[str, Any], labelled: bool) -> dict[str, str]:
-    probability, exits = about.get("probability"), about.get("exit_probability")
-    if not isinstance(probability, float):
+    weight = edge_weight(about)
+    if weight is None:
         return {}
-    leaves = isinstance(exits, float)
-    label = f"{probability:.2g}" + (f" ({_percent(exits)})" if leaves else "")
-    look = {"label": label} if labelled else {"tooltip": label}
-    look |= {} if leaves else {"color": "#9DB0C2"}  # what stays draws less attention than what goes
-    return look | {"penwidth": f"{0.6 + 3.4 * (exits if leaves else probability):.2f}"}
+    look = {"label" if labelled else "tooltip": _shown(edge_text(about))}
+    look |= {} if weight.leaves else {"color": "#9DB0C2"}  # what stays draws less attention than what goes
+    return look | {"penwidth": f"{weight.width:.2f}"}
+
+
+def _probability(text: str) -> str:
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
 
 
 def _percent(share: float) -> str:

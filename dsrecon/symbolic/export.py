@@ -9,7 +9,10 @@ import networkx as nx
 import xarray as xr
 
 from dsrecon._files import write_whole
-from dsrecon.symbolic import dot, graphs, tables
+from dsrecon.symbolic import dot, graphs, mermaid, tables
+from dsrecon.symbolic.document import damage_named
+from dsrecon.symbolic.machine import Machine
+from dsrecon.symbolic.machinegraph import KIND, graph_machine, machine_graph
 
 _SYMBOLS = {
     ".nc": (tables.symbols_netcdf, tables.from_netcdf),
@@ -20,6 +23,7 @@ _GRAPHS = {
     ".graphml": (graphs.graph_graphml, graphs.from_graphml),
     ".json": (graphs.graph_json, graphs.from_json),
     ".dot": (dot.graph_dot, dot.from_dot),
+    ".mmd": (mermaid.graph_mermaid, mermaid.from_mermaid),
 }
 
 
@@ -55,30 +59,37 @@ def read_symbols(path: str | os.PathLike) -> xr.Dataset:
     return read(path)
 
 
-def write_graph(graph: nx.DiGraph, path: str | os.PathLike) -> Path:
-    """Write a transition graph to one file, atomically, in the form that the ending of `path` names.
+def write_graph(graph: nx.DiGraph | Machine, path: str | os.PathLike) -> Path:
+    """Write a transition graph or a machine to one file, atomically, in the form that the ending of `path` names.
 
     - `.graphml` (Gephi, Cytoscape, igraph, yEd): nodes are integers, and strings hold no control characters.
     - `.dot` (graphviz: `dot -Tsvg graph.dot -o graph.svg`): drawn with shares and probabilities.
     - `.json`: node-link, as networkx and D3 take it.
+    - `.mmd` (Mermaid: GitHub, GitLab, Obsidian, mermaid-cli): a flowchart, drawn like the DOT.
 
-    Nodes are integers or strings; attributes are strings, numbers or truth values (NumPy's are written as Python's).
+    Nodes are integers or strings; attributes are strings, numbers or truth values (NumPy's are written as Python's). A
+    machine is written as its graph (`machine_graph`).
 
     **Returns:** the path. **Raises:** `ValueError` for another ending, or for what the form cannot hold; `OSError` that
     names the path when it cannot be written; nothing is left then.
     """
     write, _ = _of(_GRAPHS, path)
-    return write_whole(path, write(graph))
+    return write_whole(path, write(machine_graph(graph) if isinstance(graph, Machine) else graph))
 
 
-def read_graph(path: str | os.PathLike) -> nx.DiGraph:
-    """Read what `write_graph` wrote: the same nodes, edges and attributes, with their types.
+def read_graph(path: str | os.PathLike) -> Any:
+    """Read what `write_graph` wrote: a graph with the same nodes, edges and attributes, with their types; a
+    `Machine` that is equal to the one that was written.
 
     **Raises:** `ValueError` that names the path for another ending, and for a file that is foreign, damaged, cut off or
     of a later version; `OSError` when there is none.
     """
     _, read = _of(_GRAPHS, path)
-    return read(path)
+    found = read(path)
+    if found.graph.get("kind") != KIND:
+        return found
+    with damage_named(path):
+        return graph_machine(found)
 
 
 def write_graphml(graph: nx.DiGraph, path: str | os.PathLike) -> Path:

@@ -5,6 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from dsrecon.symbolic.windows import letters_of, tallied
+
+_LARGEST = 5000  # symbols of a transition matrix: counts and probabilities of 200 MB each
+
 
 class Sequence(NamedTuple):
     """A checked symbol sequence: `values` `[t]` of integers, `time_step`, `time_unit` ("" when unknown)."""
@@ -87,7 +91,7 @@ def run_lengths(symbols: Any) -> xr.Dataset:
     """
     runs = dwell_times(symbols)
     symbol, steps, censored = (runs[name].values for name in ("symbol", "steps", "censored"))
-    found, index = np.unique(symbol, return_inverse=True)
+    index, found = letters_of(symbol)
     count = np.bincount(index[~censored], minlength=len(found))
     ordered = steps[~censored][np.argsort(index[~censored], kind="stable")]
     parts = np.split(ordered, np.cumsum(count)[:-1])
@@ -128,8 +132,13 @@ def transitions(symbols: Any, *, self_transitions: bool = True) -> xr.DataArray:
     if not self_transitions:
         values = values[np.concatenate([[True], np.diff(values) != 0])]
     kept = _until_known(values)
-    found, index = np.unique(values[:kept], return_inverse=True)
+    index, found = letters_of(values[:kept]) if kept else (values[:0], values[:0])
     size = len(found)
+    if size > _LARGEST:
+        raise ValueError(
+            f"symbols must be at most {_LARGEST:,} different ones for a matrix: got {size:,}. "
+            "Merge some, or take a graph."
+        )
     pairs = index[:-1] * size + index[1:]
     count = np.bincount(pairs, minlength=size**2).reshape(size, size)
     return xr.DataArray(
@@ -148,14 +157,17 @@ def transitions(symbols: Any, *, self_transitions: bool = True) -> xr.DataArray:
 
 def edges(symbols: Any) -> Edges:
     """Every transition that occurs, self-transitions too, without a matrix: see `Edges`."""
-    values = as_sequence(symbols).values
-    pairs, count = np.unique(np.stack([values[:-1], values[1:]], axis=1), axis=0, return_counts=True)
-    return Edges(pairs[:, 0], pairs[:, 1], count)
+    letters, found = letters_of(as_sequence(symbols).values)
+    size = len(found)
+    pairs, count = tallied(letters[:-1] * size + letters[1:], size**2)
+    return Edges(found[pairs // size], found[pairs % size], count)
 
 
 def _until_known(values: np.ndarray) -> int:
     """Length without the final symbols that occur nowhere before."""
-    _, first = np.unique(values, return_index=True)
+    letters, found = letters_of(values)
+    first = np.empty(len(found), np.int64)
+    first[letters[::-1]] = np.arange(len(values) - 1, -1, -1)  # of what is assigned again and again, the last stays
     fresh = np.zeros(len(values), bool)
     fresh[first] = True
     return len(values) - int(np.argmin(fresh[::-1])) if not fresh.all() else 0

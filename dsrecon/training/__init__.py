@@ -13,6 +13,10 @@ from dsrecon.training.conditioned import FamilyModel as FamilyModel
 from dsrecon.training.conditioned import by_context as by_context
 from dsrecon.training.conditioned import by_trial as by_trial
 from dsrecon.training.conditioned import conditioned as conditioned
+from dsrecon.training.emulating import Emitter as Emitter
+from dsrecon.training.emulating import emitted as emitted
+from dsrecon.training.emulating import emulating as emulating
+from dsrecon.training.emulating import sinkhorn_divergence as sinkhorn_divergence
 from dsrecon.training.epochs import Epochs as Epochs
 from dsrecon.training.estimators import Estimator as Estimator
 from dsrecon.training.estimators import largest_norm as largest_norm

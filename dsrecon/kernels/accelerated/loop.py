@@ -6,6 +6,7 @@ units that do not meet) are many programs. What is done in the loop is what `pla
 
 import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -23,8 +24,10 @@ TILE = 32
 """Units of a program, where units do not meet."""
 
 
-def forward(step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None = None, interpret: bool = False) -> Array:
-    """States `[t, b, m]` of `z_t = step(z_{t-1}, s_t)` from `z0` `[b, m]`, along `inputs` `[t, b, ...]`.
+def forward(
+    step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None = None, interpret: bool = False
+) -> Array:
+    """States `[b, t, m]` of `z_t = step(z_{t-1}, s_t)` from `z0` `[b, m]`, along `inputs` `[b, t, ...]`.
 
     **Raises:** `Unfused` for a step that the kernel cannot run.
     """
@@ -41,7 +44,7 @@ def forward(step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None 
 def backward(
     step: Any, before: Array, inputs: Any, zs_bar: Array, *, units: int | None = None, interpret: bool = False
 ) -> tuple[Array, Array]:
-    """`l_t = zs_bar_t + J_{t+1}' l_{t+1}` `[t, b, m]` along the states `before` each step, and what reaches the first.
+    """`l_t = zs_bar_t + J_{t+1}' l_{t+1}` `[b, t, m]` along the states `before` each step, and what reaches the first.
 
     **Raises:** `Unfused` for a step that the kernel cannot run.
     """
@@ -53,9 +56,9 @@ def backward(
         _, pull = jax.vjp(lambda z: eqx.combine(free, fixed)(z, s), z)
         return pull(l), (l,)
 
-    carry = (jnp.zeros_like(before[0]),)
+    carry = (jnp.zeros_like(before[:, 0]),)
     given = (before, inputs, zs_bar)
-    (ls,), (first,) = loop(once, free, carry, given, len(before), units=units, reverse=True, interpret=interpret)
+    (ls,), (first,) = loop(once, free, carry, given, before.shape[1], units=units, reverse=True, interpret=interpret)
     return ls, first
 
 
@@ -85,7 +88,7 @@ def check(step: Any, z0: Array, inputs: Any, units: int | None) -> None:
 def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=False, interpret=False):
     """`carry, told_t = step(parameters, carry, inputs_t)` of every sequence of a batch.
 
-    **Arguments:** `carry`: leaves `[b, m]`; `inputs`: leaves `[t, b, ...]`. **Returns:** `told` `[t, b, m]` and the
+    **Arguments:** `carry`: leaves `[b, m]`; `inputs`: leaves `[b, t, ...]`. **Returns:** `told` `[b, t, m]` and the
     carry behind the last step.
     """
     lead = jax.tree.leaves(carry)[0].shape[0]
@@ -117,7 +120,7 @@ def _check(made: Plan, units: int | None) -> None:
     for v in made.constants:
         if v.aval.ndim > (2 if units is None else 1):
             raise Unfused(f"the recurrence has parameters of shape {list(v.aval.shape)}: the loop kernel takes less.")
-    longest = max((b - a for cuts in made.bounds.values() for a, b in zip(cuts[:-1], cuts[1:], strict=True)), default=1)
+    longest = max((b - a for cuts in made.bounds.values() for a, b in pairwise(cuts)), default=1)
     if units is None and longest > LARGEST:
         raise Unfused(f"the recurrence has vectors of {longest}: the loop kernel takes up to {LARGEST}.")
     if units is None:
@@ -151,7 +154,7 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     matrices = [math.prod(_power(n) for n in v.aval.shape) for v in made.constants if v.aval.ndim == 2]
     warps = 1 if units is not None or sum(matrices) <= 3072 else 4
     ahead = _turns(made, units)
-    outs = [jax.ShapeDtypeStruct((steps, lead, *v.aval.shape), v.aval.dtype) for v in made.told]
+    outs = [jax.ShapeDtypeStruct((lead, steps, *v.aval.shape), v.aval.dtype) for v in made.told]
     outs += [jax.ShapeDtypeStruct((lead, *v.aval.shape), v.aval.dtype) for v in made.carried]
     kernel = functools.partial(
         _kernel, made=made, begins=begins, steps=steps, lead=lead, units=units, reverse=reverse, ahead=ahead
@@ -197,7 +200,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
 
     def lengths(v):
         cuts = made.bounds[v]
-        return zip(cuts[:-1], cuts[1:], strict=True)
+        return pairwise(cuts)
 
     def vector(ref, lead_index, v):
         """The segments of a vector in memory, or a number."""
@@ -252,7 +255,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
     def arriving(i):
         """The inputs of a step; of one beyond the end those of the last, which nobody uses."""
         at = time(jnp.minimum(i, steps - 1))
-        return [vector(ref, (at, row), v) for ref, v in zip(stream_refs, made.streams, strict=True)]
+        return [vector(ref, (row, at), v) for ref, v in zip(stream_refs, made.streams, strict=True)]
 
     def one(i, carry, now):
         streams = dict(zip(made.streams, now, strict=True))
@@ -264,7 +267,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
 
         carried, told = inside(made, fetch, carry, machine)
         for ref, v, parts in zip(told_refs, made.told, told, strict=True):
-            put(ref, (time(i), row), v, parts)
+            put(ref, (row, time(i)), v, parts)
         return [[jnp.broadcast_to(x, y.shape) for x, y in zip(new, old, strict=True)]
                 for new, old in zip(carried, carry, strict=True)]  # fmt: skip
 
@@ -296,6 +299,6 @@ def _prefetch(op, made: Plan, constant, matrix) -> None:
     x, y = op.given
     m, v, axis = (x, y, left[0]) if x.aval.ndim == 2 else (y, x, right[0])
     into, out = made.bounds[v], made.bounds[op.found[0]]
-    for a, b in zip(out[:-1], out[1:], strict=True):
-        for c, d in zip(into[:-1], into[1:], strict=True):
+    for a, b in pairwise(out):
+        for c, d in pairwise(into):
             matrix(m, axis, (c, d), (a, b))

@@ -7,6 +7,7 @@ that nothing is ever cut or joined in the loop.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -15,17 +16,17 @@ from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
 ELEMENTWISE = frozenset(
-    "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "
+    "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "  # noqa: SIM905
     "erf select_n and or not xor eq ne lt le gt ge convert_element_type stop_gradient copy copy_p add_any".split()
 )
 CUTTING = frozenset(("split", "slice", "concatenate", "pad"))
 INLINED = frozenset(
-    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr checkpoint remat "
+    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr checkpoint remat "  # noqa: SIM905
     "optimization_barrier reshard".split()
 )
 
 GROWS = 4
-"""A product that makes this many times more numbers of its input is done in the loop: to stream them would take longer."""
+"""A product that makes this many times more numbers of its input is done in the loop: streaming them takes longer."""
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 """`(parameters, carry, inputs of the step) -> (carry, what is told)`."""
@@ -133,7 +134,7 @@ def _leading_to(roots: list, made: dict, operations: list[Operation]) -> list[Op
 
 
 def _light(op: Operation, level: dict, units: int | None) -> bool:
-    """Whether an operation on inputs is better done where it is used: its result is not much more than what it takes."""
+    """Whether an operation on inputs is better done where it is used, than for all steps at once before."""
     if op.name == "dot_general":
         matrices = [v for v in op.given if v.aval.ndim == 2 and level.get(v, 0) == 0]
         rows = [v for v in op.given if v.aval.ndim == 1]
@@ -182,22 +183,27 @@ def _named(v, names: dict):
 
 def _check(inside: list[Operation], level: dict, units: int | None) -> None:
     for op in inside:
-        vectors = [v for v in (*op.given, *op.found) if v.aval.ndim > 1]
-        if op.name == "dot_general" and units is None:
-            (left, right), batch = op.params["dimension_numbers"]
-            matrices = [v for v in op.given if v.aval.ndim == 2]
-            one = len(left) == len(right) == 1 and batch == ((), ())
-            if one and len(matrices) <= 1 and not (set(vectors) - set(matrices)) and all(level[v] == 0 for v in matrices):
-                continue
-        elif not vectors and (op.name in ELEMENTWISE or op.name in CUTTING):
-            continue
-        elif not vectors and op.name == "broadcast_in_dim" and not op.given[0].aval.ndim:
-            continue
-        elif not vectors and op.name in ("reduce_sum", "reduce_max") and units is None:
-            continue
-        where = "" if units is None else f" of units that do not meet ({units} of them)"
-        shapes = ", ".join(str(list(v.aval.shape)) for v in op.given)
-        raise Unfused(f"the recurrence{where} holds {op.name} of {shapes}, which the loop kernel does not run.")
+        if not _known(op, level, units):
+            where = "" if units is None else f" of units that do not meet ({units} of them)"
+            shapes = ", ".join(str(list(v.aval.shape)) for v in op.given)
+            raise Unfused(f"the recurrence{where} holds {op.name} of {shapes}, which the loop kernel does not run.")
+
+
+def _known(op: Operation, level: dict, units: int | None) -> bool:
+    """Whether the kernel runs an operation. Where units do not meet it takes no sums over them."""
+    arrays = [v for v in (*op.given, *op.found) if v.aval.ndim > 1]
+    if op.name == "dot_general":
+        (left, right), batch = op.params["dimension_numbers"]
+        one = len(left) == len(right) == 1 and batch == ((), ())
+        constant = [v for v in op.given if v.aval.ndim == 2 and level.get(v, 0) == 0]
+        return units is None and one and len(arrays) == len(constant) <= 1
+    if arrays:
+        return False
+    if op.name in ("reduce_sum", "reduce_max"):
+        return units is None
+    if op.name == "broadcast_in_dim":
+        return not op.given[0].aval.ndim
+    return op.name in ELEMENTWISE or op.name in CUTTING
 
 
 def _bounds(inside: list[Operation], ends: list, units: int | None) -> dict:
@@ -233,7 +239,7 @@ def _bounds(inside: list[Operation], ends: list, units: int | None) -> dict:
 
 
 def _related(op: Operation) -> list[tuple[Any, Any, int]]:
-    """`(whole, part, offset)` of the vectors of an operation that are the same numbers, or combined number by number."""
+    """`(whole, part, offset)` of vectors of an operation that are the same numbers, or combined number by number."""
     if op.name in ELEMENTWISE:
         vectors = [v for v in (*op.given, *op.found) if v.aval.ndim == 1]
         return [(vectors[0], v, 0) for v in vectors[1:]]
@@ -293,7 +299,7 @@ def inside(made: Plan, fetch: Callable[[Any], Segments], carry: list[Segments], 
 
     def lengths(v) -> list[int]:
         cuts = made.bounds[v]
-        return [b - a for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [b - a for a, b in pairwise(cuts)]
 
     for op in made.inside:
         known |= dict(zip(op.found, _done(op, parts, lengths, made.bounds, machine), strict=True))

@@ -1,8 +1,8 @@
 """One function of every step of a sequence, in one kernel: a lane is a step, and nothing but results leaves it.
 
-XLA makes of a function of small arrays, mapped over a long sequence, a chain of products whose intermediates (the hidden
-units of a step, say) each go through memory. Here the function is written out number by number: an array of `k` numbers
-a step is `k` vectors of lanes, and its products are sums of them.
+XLA makes of a function of small arrays, mapped over a long sequence, a chain of products whose intermediates (the
+hidden units of a step, say) each go through memory. Here the function is written out number by number: an array of `k`
+numbers a step is `k` vectors of lanes, and its products are sums of them.
 """
 
 import functools
