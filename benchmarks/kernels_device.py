@@ -129,7 +129,7 @@ def para(report, speed: float) -> None:
         g = normal(2, batch, steps, wide * size)
         unit = 4 * steps * batch * size / speed
         floor, floor_both = (read + wide) * unit, (2 * read + 3 * wide + read) * unit
-        forward, both = passes(Sequential(engine="auto"), static)
+        forward, both = passes(Sequential(engine="fused"), static)
         one, two = timed(forward, free, z0, s), timed(both, free, z0, s, g)
         report(
             f"{name} fused",
@@ -254,7 +254,7 @@ def gru(report, speed: float) -> None:
         free, static = eqx.partition(cell, eqx.is_inexact_array)
         z0, s, g = jnp.zeros((batch, n)), normal(0, batch, steps, n), normal(1, batch, steps, n)
         row = {}
-        solvers = {"Newton": Newton(), "fused": Sequential(engine="auto"), "loop": Sequential(engine="loop")}
+        solvers = {"Newton": Newton(), "fused": Sequential(engine="fused"), "loop": Sequential(engine="loop")}
         if "--quick" in sys.argv:
             del solvers["loop"]
         for name, solver in solvers.items():

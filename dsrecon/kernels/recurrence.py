@@ -22,7 +22,7 @@ def recurrence(
     steps: int | None = None,
     adjoint: str = "deferred",
     unroll: int = 1,
-    engine: str = "auto",
+    engine: str = "loop",
     units: int | None = None,
     batch_first: bool = False,
 ) -> Inexact[Array, "..."]:

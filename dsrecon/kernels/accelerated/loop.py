@@ -135,7 +135,7 @@ def _power(x: int) -> int:
 
 def _packed(constants: list[Array]) -> tuple[Array, list[int]]:
     """All constants as one row, and where each begins. Truth values become numbers."""
-    dtype = jnp.result_type(jnp.float32, *[x.dtype for x in constants if jnp.issubdtype(x.dtype, jnp.floating)])
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in constants) else jnp.float32
     flat = [x.astype(dtype).reshape(-1) for x in constants] or [jnp.zeros(1, dtype)]
     begins, at = [], 0
     for x in flat:

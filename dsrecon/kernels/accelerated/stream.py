@@ -28,24 +28,25 @@ def stream_adjoint(
     h0: Float[Array, "b k"],
     h_bar: Float[Array, "b t k"],
     *,
-    reverse,
-    interpret,
+    reverse: bool,
+    interpret: bool = False,
+    ahead: int = AHEAD,
 ) -> tuple[Array, Array]:
     """Gradients by slopes, `l_t h_{t-1}`, and terms, `l_t = h_bar_t + a_{t+1} l_{t+1}`."""
     before = 1 if reverse else -1
-    l, a_bar = _call(a, h_bar, h, before, jnp.zeros_like(h0), not reverse, interpret)
+    l, a_bar = _call(a, h_bar, h, before, jnp.zeros_like(h0), not reverse, interpret, ahead)
     first = -1 if reverse else 0
     return a_bar.at[:, first].set((l[:, first] * h0).astype(a_bar.dtype)), l
 
 
-def _call(a, h_bar, h, shift: int, start, reverse: bool, interpret: bool) -> list[Array]:
+def _call(a, h_bar, h, shift: int, start, reverse: bool, interpret: bool, ahead: int) -> list[Array]:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
     b, t, k = h.shape
     out = jax.ShapeDtypeStruct((b, t, k), h.dtype)
     return pl.pallas_call(
-        functools.partial(_kernel, shift=shift, t=t, k=k, rows=b, reverse=reverse),
+        functools.partial(_kernel, shift=shift, t=t, k=k, rows=b, reverse=reverse, ahead=ahead),
         grid=(b * -(-k // LANES),),
         out_shape=[out, out],
         compiler_params=plgpu.CompilerParams(num_warps=1, num_stages=1),
@@ -53,7 +54,7 @@ def _call(a, h_bar, h, shift: int, start, reverse: bool, interpret: bool) -> lis
     )(a, h_bar, h, start)
 
 
-def _kernel(*refs, shift: int, t: int, k: int, rows: int, reverse: bool) -> None:
+def _kernel(*refs, shift: int, t: int, k: int, rows: int, reverse: bool, ahead: int) -> None:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
@@ -62,7 +63,7 @@ def _kernel(*refs, shift: int, t: int, k: int, rows: int, reverse: bool) -> None
     channel = (pl.program_id(0) // rows) * LANES + jnp.arange(LANES, dtype=jnp.int32)
     inside = channel < k
     held = jnp.float32 if jnp.dtype(l_ref.dtype).itemsize == 2 else l_ref.dtype
-    ahead = min(AHEAD, t)
+    ahead = min(ahead, t)
 
     def time(i):
         return t - 1 - i if reverse else i

@@ -1,0 +1,293 @@
+"""The kernels for GPUs, interpreted on a CPU, against the loops that they replace: values and gradients.
+
+Those marked `gpu` run the same laws on the hardware.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsrecon.cell import AbstractCell, dense_jacobian
+from dsrecon.evolve import Sequential, evolve
+from dsrecon.kernels import linear_scan
+from dsrecon.kernels.accelerated.loop import backward, forward
+from dsrecon.kernels.accelerated.plan import Unfused
+from dsrecon.kernels.accelerated.scan import Cut, adjoint, cut, scan
+from dsrecon.kernels.accelerated.steps import map_steps
+from dsrecon.kernels.accelerated.stream import stream_adjoint
+from dsrecon.models import (
+    ALRNN,
+    GRU,
+    LSTM,
+    ClippedDendriticPLRNN,
+    ClippedShallowPLRNN,
+    DendriticPLRNN,
+    MeanCentredPLRNN,
+    ParaGRU,
+    ParaLSTM,
+    TanhRNN,
+)
+from dsrecon.readout import Forced, Forcing, IdentityReadout
+
+SCANS = {
+    "scalar": ((), 3, 9, Cut(4, 2, 2, 4)),
+    "diagonal": ((3,), 3, 11, Cut(4, 1, 2, 4)),
+    "diagonal, stretches": ((5,), 5, 15, Cut(4, 2, 2, 2)),
+    "blocks": ((2, 2, 3), 6, 7, Cut(4, 2, 1, 2, 2)),
+    "dense": ((3, 3), 3, 7, Cut(1, 4, 1, 2, 1)),
+    "one step": ((3,), 3, 1, None),
+}
+
+
+def problem(shape, m, steps, dtype=np.float64):
+    rng = np.random.default_rng(0)
+
+    def draw(*size):
+        x = rng.normal(size=size)
+        return jnp.asarray(
+            (x + 1j * rng.normal(size=size) if np.issubdtype(dtype, np.complexfloating) else x).astype(dtype)
+        )
+
+    return 0.4 * draw(steps, *shape), draw(steps, m), draw(m), draw(steps, m), jnp.asarray(rng.random(steps) < 0.2)
+
+
+def some(rows, *fast):
+    """The rows that always run; the others, which take other paths through the same code, are slow ones."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in rows]
+
+
+def gradients(engine, a, b, h0, g, resets, reverse):
+    def run(a, b, h0):
+        return linear_scan(a, b, h0, resets=resets, reverse=reverse, engine=engine)
+
+    h, pull = jax.vjp(run, a, b, h0)
+    return h, *pull(g)
+
+
+@pytest.mark.parametrize(("reverse", "with_resets"), [(False, False), (True, True)])
+@pytest.mark.parametrize("name", some(SCANS, "diagonal, stretches", "dense"))
+def test_scans_are_those_of_the_loop(name, reverse, with_resets):
+    shape, m, steps, how = SCANS[name]
+    a, b, h0, g, resets = problem(shape, m, steps)
+    resets = resets if with_resets else None
+    h, *wanted = gradients("sequential", a, b, h0, g, resets, reverse)
+    found = scan(a, b, h0, resets, reverse=reverse, interpret=True, how=how)
+    np.testing.assert_allclose(found, h, rtol=1e-10, atol=1e-12)
+    for x, y in zip(adjoint(a, h0, resets, h, g, reverse=reverse, interpret=True, how=how), wanted, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [pytest.param(np.complex128, 1e-10, marks=pytest.mark.slow), (np.float32, 1e-5)]
+)
+def test_scans_of_other_types(kind, tolerance):
+    a, b, h0, g, _ = problem((3,), 3, 2, kind)
+    for x, y in zip(*(gradients(e, a, b, h0, g, None, False) for e in ("interpreted", "sequential")), strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+def test_half_precision_is_added_up_in_single():
+    a, b, _, _, _ = problem((3,), 3, 8, np.float32)
+    low = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    wanted = linear_scan(*(x.astype(jnp.float32) for x in low), engine="sequential")
+    found = scan(*low, None, None, reverse=False, interpret=True)
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8, atol=1e-3)
+
+
+def test_a_mapped_scan_is_that_of_each():
+    a, b, _, _, _ = problem((2, 4), 4, 4)
+    a, b = jnp.moveaxis(a, 1, 0), jnp.stack([b, 2 * b])
+
+    def loss(engine):
+        return lambda a, b: jnp.sum(jax.vmap(lambda a, b: linear_scan(a, b, engine=engine))(a, b) ** 3)
+
+    for x, y in zip(*(jax.grad(loss(e), (0, 1))(a, b) for e in ("interpreted", "sequential")), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_streamed_adjoints(reverse):
+    a, b, h0, g, _ = problem((40,), 40, 11)
+    h, a_bar, l, _ = gradients("sequential", a, b, h0, g, None, reverse)
+    found = stream_adjoint(a[None], h[None], h0[None], g[None], reverse=reverse, interpret=True, ahead=2)
+    for x, y in zip(found, (a_bar, l), strict=True):
+        np.testing.assert_allclose(x[0], y, rtol=1e-10, atol=1e-12)
+
+
+def test_what_a_trial_of_nan_leaves_alone():
+    a, b, h0, _, _ = problem((3,), 3, 12)
+    resets = jnp.zeros(12, bool).at[6].set(True)
+    h = scan(a, b.at[2].set(jnp.nan), h0, resets, reverse=False, interpret=True, how=Cut(4, 2, 2, 4))
+    assert np.isnan(h[2:6]).all()
+    np.testing.assert_allclose(h[6:], linear_scan(a, b, h0, resets=resets)[6:], rtol=1e-12)
+
+
+def test_cuts_cover_every_shape():
+    for steps in (1, 7, 1000, 65537):
+        for c in (1, 2, 3, 4):
+            for channels in (1, 3, 130):
+                how = cut(steps, c, channels)
+                assert how.channels & (how.channels - 1) == 0 and how.stretches & (how.stretches - 1) == 0
+                assert 1 <= how.channels * how.stretches <= 512
+
+
+def forced(cell):
+    return Forced(cell, IdentityReadout(2, cell.state_size, key=jax.random.key(9)))
+
+
+KEY = jax.random.key(0)
+LOOPS = {
+    "alrnn": lambda: forced(ALRNN(5, 2, key=KEY)),
+    "clipped shallow": lambda: forced(ClippedShallowPLRNN(3, 9, key=KEY)),
+    "mean-centred": lambda: forced(MeanCentredPLRNN(5, key=KEY)),
+    "dendritic": lambda: forced(DendriticPLRNN(4, 3, key=KEY)),
+    "clipped dendritic": lambda: forced(ClippedDendriticPLRNN(4, 3, key=KEY)),
+    "tanh": lambda: TanhRNN(5, input_size=2, key=KEY),
+    "gru": lambda: GRU(3, input_size=2, key=KEY),
+    "lstm": lambda: LSTM(3, input_size=2, key=KEY),
+    "para-gru": lambda: ParaGRU(35, input_size=2, key=KEY),
+    "para-lstm": lambda: ParaLSTM(5, input_size=2, key=KEY),
+}
+
+
+def loop_gradients(cell, engine, steps, dtype=np.float64):
+    rng = np.random.default_rng(1)
+    z0, x, g = (jnp.asarray(rng.normal(size=s).astype(dtype)) for s in
+                ((2, cell.state_size), (2, steps, 2), (2, steps, cell.state_size)))  # fmt: skip
+    s = Forcing(x, jnp.full((2, steps), 0.3, dtype)) if isinstance(cell, Forced) else x
+    free, fixed = eqx.partition(cell, eqx.is_inexact_array)
+    free = jax.tree.map(lambda p: p.astype(dtype), free)
+
+    @jax.jit
+    def both(free, z0, s):
+        def run(free, z0, s):
+            out = evolve(eqx.combine(free, fixed), z0, s, solver=Sequential(engine=engine), throw=False)
+            return out.zs, out.stats["fused"]
+
+        zs, pull, fused = jax.vjp(run, free, z0, s, has_aux=True)
+        return (zs, pull(g)), fused
+
+    found, fused = both(free, z0, s)
+    return jax.tree.leaves(found), bool(fused.all())
+
+
+@pytest.mark.parametrize("name", some(LOOPS, "alrnn", "gru", "para-lstm"))
+def test_loops_in_one_kernel_are_loops(name):
+    cell = LOOPS[name]()
+    (wanted, in_kernel), (found, fused) = (loop_gradients(cell, e, 5) for e in ("loop", "interpreted"))
+    assert fused and not in_kernel
+    for x, y in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
+
+
+def test_missing_observations_and_single_runs_in_one_kernel():
+    cell, rng = LOOPS["alrnn"](), np.random.default_rng(0)
+    x, mask = jnp.asarray(rng.normal(size=(6, 2))), jnp.asarray(rng.random((6, 2)) < 0.5)
+    s = Forcing(x, jnp.full(6, 0.3), None, mask)
+    z0 = jnp.asarray(rng.normal(size=5))
+    found, wanted = (evolve(cell, z0, s, solver=Sequential(engine=e)).zs for e in ("interpreted", "loop"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_an_ensemble_in_one_kernel_is_its_members():
+    rng = np.random.default_rng(0)
+    z0, s = jnp.asarray(rng.normal(size=(2, 3, 4))), jnp.asarray(rng.normal(size=(2, 3, 5, 2)))
+    cells = eqx.filter_vmap(lambda key: ALRNN(4, 2, input_size=2, key=key))(jax.random.split(KEY, 2))
+
+    def run(engine):
+        return eqx.filter_vmap(lambda c, z0, s: evolve(c, z0, s, solver=Sequential(engine=engine), throw=False).zs)
+
+    np.testing.assert_allclose(run("interpreted")(cells, z0, s), run("loop")(cells, z0, s), rtol=1e-10, atol=1e-12)
+
+
+class Sorted(AbstractCell):
+    """A cell that no kernel is made for."""
+
+    state_size: int = 3
+
+    def __call__(self, z, s=None):
+        return jnp.sort(z) / 2
+
+    def linearise(self, z, s=None):
+        return dense_jacobian(self, z, s)
+
+
+def test_what_a_kernel_cannot_run_is_refused_by_name():
+    z0, s = jnp.zeros((1, 3)), jnp.zeros((1, 4, 2))
+    with pytest.raises(Unfused, match="holds sort"):
+        forward(Sorted(), z0, s, 4, interpret=True)
+    with pytest.raises(ValueError, match="engine='interpreted' cannot serve: the recurrence holds sort"):
+        evolve(Sorted(), z0[0], steps=4, solver=Sequential(engine="interpreted"))
+    with pytest.raises(Unfused, match="vectors of 65"):
+        forward(TanhRNN(65, key=KEY), jnp.zeros((1, 65)), None, 4, interpret=True)
+    with pytest.raises(Unfused, match="units that do not meet"):
+        backward(TanhRNN(3, key=KEY), jnp.zeros((1, 4, 3)), None, jnp.zeros((1, 4, 3)), units=3, interpret=True)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="the message for machines without a GPU")
+def test_engines_that_need_a_gpu_say_so():
+    a, b, *_ = problem((3,), 3, 4)
+    with pytest.raises(ValueError, match="engine='pallas' cannot serve: it needs an NVIDIA GPU: JAX runs on cpu"):
+        linear_scan(a, b, engine="pallas")
+    with pytest.raises(ValueError, match='engine="fused" needs an NVIDIA GPU: JAX runs on cpu'):
+        evolve(ALRNN(4, 2, key=KEY), jnp.zeros(4), steps=3, solver=Sequential(engine="fused"))
+    with pytest.raises(ValueError, match="engine must be one of"):
+        Sequential(engine="fast")
+
+
+@pytest.mark.parametrize(
+    ("shape", "m", "kind", "why"),
+    [((5, 5), 5, np.float64, "up to 4 x 4: got 5 x 5"), ((2, 2), 2, np.complex128, "scalar or diagonal: got dense")],
+)
+def test_scans_that_the_kernel_does_not_take(shape, m, kind, why):
+    a, b, *_ = problem(shape, m, 4, kind)
+    with pytest.raises(ValueError, match=why):
+        linear_scan(a, b, engine="interpreted")
+    with pytest.raises(ValueError, match="hand-written adjoint alone"):
+        linear_scan(a, b, engine="interpreted", adjoint="direct")
+
+
+@pytest.mark.parametrize("name", some(["clipped shallow", "gru", "alrnn"], "gru"))
+def test_functions_of_every_step(name):
+    cell, rng = LOOPS[name](), np.random.default_rng(0)
+    z, x = jnp.asarray(rng.normal(size=(9, cell.state_size))), jnp.asarray(rng.normal(size=(9, 2)))
+    s = Forcing(x, jnp.full(9, 0.3)) if isinstance(cell, Forced) else x
+    free, fixed = eqx.partition(cell, eqx.is_array)
+
+    def linearised(free, now):
+        return eqx.combine(free, fixed).linearise(*now)
+
+    for found, wanted in zip(map_steps(linearised, free, (z, s), interpret=True),
+                             jax.vmap(linearised, (None, 0))(free, (z, s)), strict=True):  # fmt: skip
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_functions_too_large_to_write_out_are_refused():
+    with pytest.raises(Unfused, match="operations on numbers"):
+        map_steps(lambda W, z: W @ z, jnp.ones((70, 70)), jnp.ones((3, 70)), interpret=True)
+    with pytest.raises(Unfused, match="holds sort"):
+        map_steps(lambda _, z: jnp.sort(z), jnp.ones(1), jnp.ones((3, 4)), interpret=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [1, 3, 130])
+@pytest.mark.parametrize("steps", [1, 7, 1000, 65537])
+def test_scans_on_the_hardware(steps, width):
+    for shape, m in (((), width), ((width,), width), ((2, 2, width), 2 * width)):
+        a, b, h0, g, resets = problem(shape, m, steps, np.float32)
+        for reverse, new in ((False, None), (True, resets)):
+            pairs = (gradients(e, a, b, h0, g, new, reverse) for e in ("pallas", "sequential"))
+            for x, y in zip(*pairs, strict=True):
+                assert float(jnp.abs(x - y).max()) <= 1e-5 * float(jnp.abs(y).max()) + 1e-30
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_on_the_hardware(name):
+    cell = LOOPS[name]()
+    (wanted, _), (found, fused) = (loop_gradients(cell, e, 200, np.float32) for e in ("loop", "fused"))
+    assert fused
+    for x, y in zip(found, wanted, strict=True):
+        assert float(jnp.abs(x - y).max()) <= 1e-4 * float(jnp.abs(y).max()) + 1e-30
