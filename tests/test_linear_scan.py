@@ -442,7 +442,7 @@ WRONG = {
     "h0 of booleans": ({"h0": np.ones(4, bool)}, "h0 must be real or complex floating point: got bool."),
     "engine": (
         {"engine": "parallel"},
-        "'sequential', 'associative', 'chunked') or a function (a, b, reverse) -> h: got 'parallel'.",
+        "'chunked', 'pallas', 'interpreted') or a function (a, b, reverse) -> h: got 'parallel'.",
     ),
     "adjoint": ({"adjoint": "implicit"}, 'adjoint must be "deferred" or "direct": got \'implicit\'.'),
 }
