@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, inside, plan, run
+from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, aval, inside, plan, run
 
 LARGEST = 64
 """Vectors of a small state are at most this long: matrices live in registers."""
@@ -116,7 +116,7 @@ def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=Fal
 def _check(made: Plan, units: int | None) -> None:
     for v in (*made.carried, *made.told, *made.carry, *made.streams):
         if v.aval.ndim > 1 or isinstance(v, Literal):
-            raise Unfused(f"the recurrence carries {list(v.aval.shape)}: the loop kernel carries vectors that change.")
+            raise Unfused(f"the recurrence carries {list(aval(v).shape)}: the loop kernel carries vectors that change.")
     for v in made.constants:
         if v.aval.ndim > (2 if units is None else 1):
             raise Unfused(f"the recurrence has parameters of shape {list(v.aval.shape)}: the loop kernel takes less.")
@@ -291,7 +291,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
 def _prefetch(op, made: Plan, constant, matrix) -> None:
     constants = set(made.constants)
     for v in op.given:
-        if isinstance(v, Var) and v in constants and v.aval.ndim < 2:
+        if isinstance(v, Var) and v in constants and aval(v).ndim < 2:
             constant(v)
     if op.name != "dot_general" or max(v.aval.ndim for v in op.given) < 2:
         return

@@ -36,6 +36,11 @@ class Unfused(ValueError):
     """A step that the loop kernel cannot run; the message says why."""
 
 
+def aval(v: Any) -> Any:
+    """Shape and type of a variable or a literal."""
+    return v.aval
+
+
 class Operation(NamedTuple):
     """One operation of a step, nothing nested."""
 
@@ -208,9 +213,9 @@ def _known(op: Operation, level: dict, units: int | None) -> bool:
 
 def _bounds(inside: list[Operation], ends: list, units: int | None) -> dict:
     """Where each vector is cut: `{variable: (0, .., n)}`, the same for all that are combined number by number."""
-    vectors = {v for op in inside for v in (*op.given, *op.found) if isinstance(v, Var) and v.aval.ndim == 1}
-    vectors |= {v for v in ends if isinstance(v, Var) and v.aval.ndim == 1}
-    size = {v: v.aval.shape[0] for v in vectors}
+    vectors = {v for op in inside for v in (*op.given, *op.found) if isinstance(v, Var) and aval(v).ndim == 1}
+    vectors |= {v for v in ends if isinstance(v, Var) and aval(v).ndim == 1}
+    size = {v: aval(v).shape[0] for v in vectors}
     if units is not None:
         wrong = [n for n in size.values() if n % units]
         if wrong:
@@ -222,7 +227,7 @@ def _bounds(inside: list[Operation], ends: list, units: int | None) -> dict:
         """Cuts of `part`, which begins at `offset` of `whole`, are cuts of both."""
         changed = False
         for whole, part, offset in pairs:
-            if not (isinstance(whole, Var) and isinstance(part, Var)) or 0 in (whole.aval.ndim, part.aval.ndim):
+            if not (isinstance(whole, Var) and isinstance(part, Var)) or 0 in (aval(whole).ndim, aval(part).ndim):
                 continue
             n = size[part]
             down = {x - offset for x in cuts[whole] if 0 <= x - offset <= n}
@@ -292,7 +297,7 @@ def inside(made: Plan, fetch: Callable[[Any], Segments], carry: list[Segments], 
 
     def parts(v) -> Segments:
         if isinstance(v, Literal):
-            return [jnp.asarray(v.val, v.aval.dtype)]
+            return [jnp.asarray(v.val, aval(v).dtype)]
         if v not in known:
             known[v] = fetch(v)
         return known[v]

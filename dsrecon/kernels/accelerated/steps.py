@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined
+from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, aval, inlined
 
 LANES = 128
 """Steps of a program."""
@@ -138,7 +138,7 @@ def _one(x: Any) -> np.ndarray:
 
 
 def _value(v, known: dict) -> np.ndarray:
-    return _one(jnp.asarray(v.val, v.aval.dtype)) if isinstance(v, Literal) else known[v]
+    return _one(jnp.asarray(v.val, aval(v).dtype)) if isinstance(v, Literal) else known[v]
 
 
 def _done(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
