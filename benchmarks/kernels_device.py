@@ -184,12 +184,13 @@ def step(report, speed: float) -> None:
 def tune(report, speed: float) -> None:
     """How the cut of a scan shows in its time: what `cut` was chosen by."""
     from dsrecon.kernels.accelerated import scan as kernel
+    from dsrecon.kernels.accelerated.lookback import Cut
 
     shape = (8, 65536, 128)
     a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)
     b, g = normal(2, *shape), normal(3, *shape)
     for given in [(32, 4, 32, 32, 16), (32, 4, 32, 32, 32), (32, 2, 32, 32, 32), (32, 16, 32, 32, 16)]:
-        how = kernel.Cut(*given)
+        how = Cut(*given)
 
         def forward(a, b, how=how):
             return jax.vmap(lambda a, b: kernel.scan(a, b, None, None, reverse=False, how=how))(a, b)
@@ -197,7 +198,7 @@ def tune(report, speed: float) -> None:
         one = timed(forward, a, b, rounds=3, target=0.1)
         report(f"tune {shape} {given}", {"share": 3 * a.nbytes / speed / one})
     for given in [(32, 16, 16, 32, 8), (32, 4, 16, 32, 32), (32, 8, 16, 32, 16)]:
-        how = kernel.Cut(*given)
+        how = Cut(*given)
 
         def back(a, h, g, how=how):
             return jax.vmap(lambda a, h, g: kernel.adjoint(a, None, None, h, g, reverse=False, how=how))(a, h, g)
@@ -206,7 +207,7 @@ def tune(report, speed: float) -> None:
         report(f"tune back {shape} {given}", {"share": 5 * a.nbytes / speed / two})
     a, b = 0.3 * normal(1, 1_000_000, 3, 3), normal(2, 1_000_000, 3)
     for given in [None, (1, 128, 4), (1, 128, 8), (1, 256, 4), (1, 256, 8), (1, 512, 4)]:
-        how = kernel.Cut(*given, 32, 1) if given else None
+        how = Cut(*given, 32, 1) if given else None
 
         def dense(a, b, how=how):
             if how is None:

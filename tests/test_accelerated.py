@@ -12,9 +12,10 @@ import pytest
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan
+from dsrecon.kernels.accelerated.lookback import Cut, cut
 from dsrecon.kernels.accelerated.loop import backward, forward
 from dsrecon.kernels.accelerated.plan import Unfused
-from dsrecon.kernels.accelerated.scan import Cut, adjoint, cut, scan
+from dsrecon.kernels.accelerated.scan import adjoint, scan
 from dsrecon.kernels.accelerated.steps import map_steps
 from dsrecon.kernels.accelerated.stream import stream_adjoint
 from dsrecon.models import (
