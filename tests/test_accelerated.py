@@ -17,7 +17,6 @@ from dsrecon.kernels.accelerated.loop import backward, forward
 from dsrecon.kernels.accelerated.plan import Unfused
 from dsrecon.kernels.accelerated.scan import adjoint, scan
 from dsrecon.kernels.accelerated.steps import map_steps
-from dsrecon.kernels.accelerated.stream import stream_adjoint
 from dsrecon.models import (
     ALRNN,
     GRU,
@@ -106,15 +105,6 @@ def test_a_mapped_scan_is_that_of_each():
 
     for x, y in zip(*(jax.grad(loss(e), (0, 1))(a, b) for e in ("interpreted", "sequential")), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_streamed_adjoints(reverse):
-    a, b, h0, g, _ = problem((40,), 40, 11)
-    h, a_bar, l, _ = gradients("sequential", a, b, h0, g, None, reverse)
-    found = stream_adjoint(a[None], h[None], h0[None], g[None], reverse=reverse, interpret=True, ahead=2)
-    for x, y in zip(found, (a_bar, l), strict=True):
-        np.testing.assert_allclose(x[0], y, rtol=1e-10, atol=1e-12)
 
 
 def test_what_a_trial_of_nan_leaves_alone():

@@ -85,7 +85,7 @@ def same(a: Int[np.ndarray, "... k"], b: Int[np.ndarray, "... k"]) -> Float[np.n
     with np.errstate(divide="ignore", invalid="ignore"):
         G = special.xlogy(a, a * total[..., None] / (n[..., None] * both))
         G += special.xlogy(b, b * total[..., None] / (m[..., None] * both))
-    G = 2 * np.where(both > 0, np.nan_to_num(G, nan=0.0), 0.0).sum(-1)
+    G = 2 * np.where(both > 0, G, 0.0).sum(-1)
     freedom = np.maximum((both > 0).sum(-1) - 1, 1)
     p = special.chdtrc(freedom, np.maximum(G, 0.0))
     return np.where((n < _SEEN) | (m < _SEEN), 1.0, p)

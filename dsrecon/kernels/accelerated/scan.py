@@ -1,7 +1,7 @@
 """`linear_scan` in one pass, and its adjoint: which kernel runs it, and in which layout.
 
 Real slopes are blocks to the kernel in `lookback`, diagonal ones blocks of one number; complex ones are blocks of two.
-A diagonal scan sees how many sequences are mapped, and where these have channels enough its adjoint streams.
+Mapped diagonal scans are one kernel for all their sequences.
 """
 
 import functools
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
 from dsrecon.kernels.accelerated.lookback import Cut, call, cut
-from dsrecon.kernels.accelerated.stream import CHANNELS, stream_adjoint
 
 LARGEST = 4
 """Dense slopes up to this size are scanned here: the maps of a block are held in registers, `c^2` numbers a lane."""
@@ -144,8 +143,6 @@ def _batched_adjoint(reverse: bool, interpret: bool) -> Callable[..., tuple[Arra
 
     @jax.custom_batching.custom_vmap
     def run(a, h, h0, h_bar):
-        if a.shape[0] * a.shape[2] >= CHANNELS:
-            return stream_adjoint(a, h, h0, h_bar, reverse=reverse, interpret=interpret)
         how = cut(a.shape[1], 1, a.shape[2])
 
         def one(a, h, h0, h_bar):
