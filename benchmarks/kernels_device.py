@@ -6,6 +6,7 @@ Full float32. A time is the median of several rounds of calls that wait for the 
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
 """
 
+import functools
 import json
 import sys
 import time
@@ -183,38 +184,29 @@ def step(report, speed: float) -> None:
 
 def tune(report, speed: float) -> None:
     """How the cut of a scan shows in its time: what `cut` was chosen by."""
-    from dsrecon.kernels.accelerated import scan as kernel
-    from dsrecon.kernels.accelerated.lookback import Cut
+    from dsrecon.kernels.accelerated.lookback import Cut, call
 
-    shape = (8, 65536, 128)
-    a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)
-    b, g = normal(2, *shape), normal(3, *shape)
-    for given in [(32, 4, 32, 32, 16), (32, 4, 32, 32, 32), (32, 2, 32, 32, 32), (32, 16, 32, 32, 16)]:
-        how = Cut(*given)
-
-        def forward(a, b, how=how):
-            return jax.vmap(lambda a, b: kernel.scan(a, b, None, None, reverse=False, how=how))(a, b)
-
-        one = timed(forward, a, b, rounds=3, target=0.1)
-        report(f"tune {shape} {given}", {"share": 3 * a.nbytes / speed / one})
-    for given in [(32, 16, 16, 32, 8), (32, 4, 16, 32, 32), (32, 8, 16, 32, 16)]:
-        how = Cut(*given)
-
-        def back(a, h, g, how=how):
-            return jax.vmap(lambda a, h, g: kernel.adjoint(a, None, None, h, g, reverse=False, how=how))(a, h, g)
-
-        two = timed(back, a, b, g, rounds=3, target=0.1)
-        report(f"tune back {shape} {given}", {"share": 5 * a.nbytes / speed / two})
-    a, b = 0.3 * normal(1, 1_000_000, 3, 3), normal(2, 1_000_000, 3)
-    for given in [None, (1, 128, 4), (1, 128, 8), (1, 256, 4), (1, 256, 8), (1, 512, 4)]:
-        how = Cut(*given, 32, 1) if given else None
-
-        def dense(a, b, how=how):
-            if how is None:
-                return linear_scan(a, b, engine="associative")
-            return kernel.scan(a, b, None, None, reverse=False, how=how)
-
-        report(f"tune dense 3 {given}", {"ms": 1e3 * timed(dense, a, b, rounds=3, target=0.05)})
+    cuts = [(32, 1, 16, 32, 8), (32, 4, 16, 32, 4), (32, 4, 16, 32, 8), (32, 8, 16, 32, 4), (32, 8, 16, 32, 8),
+            (32, 8, 16, 32, 16), (32, 16, 16, 32, 8), (32, 16, 16, 64, 16), (32, 4, 32, 32, 8), (32, 8, 8, 32, 8),
+            (64, 4, 16, 32, 8), (64, 8, 8, 32, 8)]  # fmt: skip
+    for shape in ((8, 65536, 128), (1, 1048576, 64)):
+        a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)[:, :, None]
+        b = normal(2, *shape)[:, :, None]
+        for given in cuts:
+            how = Cut(*given)
+            begun = time.perf_counter()
+            one = timed(lambda a, b, how=how: call(a, b, None, None, reverse=False, how=how), a, b, target=0.05)
+            share = 3 * a.nbytes / speed / one
+            report(f"tune {shape} {given}", {"share": share, "s": time.perf_counter() - begun})
+    a, b = 0.3 * normal(1, 1, 1_000_000, 9, 1), normal(2, 1, 1_000_000, 3, 1)
+    for given in [(1, 128, 2), (1, 128, 4), (1, 256, 2), (1, 256, 4), (1, 512, 4)]:
+        how = Cut(*given, 32, 4)
+        one = timed(lambda a, b, how=how: call(a, b, None, None, reverse=False, how=how), a, b, target=0.05)
+        report(f"tune dense 3 {given}", {"ms": 1e3 * one})
+    one = timed(
+        lambda a, b: linear_scan(a, b, engine="associative"), a.reshape(-1, 3, 3), b.reshape(-1, 3), target=0.05
+    )
+    report("tune dense 3 associative", {"ms": 1e3 * one})
 
 
 def lorenz_like(steps: int) -> jax.Array:
@@ -289,6 +281,7 @@ def equal(report, speed: float) -> None:
                     b, g, h0 = normal(1, t, m), normal(2, t, m), normal(3, m)
                     resets = jax.random.uniform(jax.random.key(5), (t,)) < 0.01 if with_resets else None
 
+                    @functools.partial(jax.jit, static_argnums=0)
                     def both(engine, a=a, b=b, g=g, h0=h0, resets=resets, reverse=reverse):
                         def run(a, b, h0):
                             return linear_scan(a, b, h0, resets=resets, reverse=reverse, engine=engine)
@@ -317,7 +310,8 @@ def equal(report, speed: float) -> None:
             s = Forcing(x, jnp.full((3, t), 0.3)) if name == "alrnn" else x
             engine = "fused" if not SMALL else "interpreted"
             found, wanted = (
-                jax.tree.leaves(passes(Sequential(engine=e), static)[1](free, z0, s, g)[:2]) for e in (engine, "loop")
+                jax.tree.leaves(jax.jit(passes(Sequential(engine=e), static)[1])(free, z0, s, g)[:2])
+                for e in (engine, "loop")
             )
             errors = [
                 float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-30)) for x, y in zip(found, wanted, strict=True)

@@ -3,6 +3,8 @@
 Those marked `gpu` run the same laws on the hardware.
 """
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from dsrecon.kernels import linear_scan
 from dsrecon.kernels.accelerated.lookback import Cut, cut
 from dsrecon.kernels.accelerated.loop import backward, forward
 from dsrecon.kernels.accelerated.plan import Unfused
-from dsrecon.kernels.accelerated.scan import adjoint, scan
+from dsrecon.kernels.accelerated.scan import scan
 from dsrecon.kernels.accelerated.steps import map_steps
 from dsrecon.models import (
     ALRNN,
@@ -72,10 +74,20 @@ def test_scans_are_those_of_the_loop(name, reverse, with_resets):
     shape, m, steps, how = SCANS[name]
     a, b, h0, g, resets = problem(shape, m, steps)
     resets = resets if with_resets else None
-    h, *wanted = gradients("sequential", a, b, h0, g, resets, reverse)
+    h, _, b_bar, _ = gradients("sequential", a, b, h0, g, resets, reverse)
     found = scan(a, b, h0, resets, reverse=reverse, interpret=True, how=how)
     np.testing.assert_allclose(found, h, rtol=1e-10, atol=1e-12)
-    for x, y in zip(adjoint(a, h0, resets, h, g, reverse=reverse, interpret=True, how=how), wanted, strict=True):
+    found = scan(a, g, None, resets, reverse=not reverse, adjoint=True, interpret=True, how=how)
+    np.testing.assert_allclose(found, b_bar, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("reverse", "with_resets"), [(False, False), (True, True)])
+@pytest.mark.parametrize("name", some(SCANS, "diagonal, stretches"))
+def test_gradients_of_scans_are_those_of_the_loop(name, reverse, with_resets):
+    shape, m, steps, _ = SCANS[name]
+    a, b, h0, g, resets = problem(shape, m, steps)
+    pairs = (gradients(e, a, b, h0, g, resets if with_resets else None, reverse) for e in ("interpreted", "sequential"))
+    for x, y in zip(*pairs, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
 
 
@@ -86,6 +98,23 @@ def test_scans_of_other_types(kind, tolerance):
     a, b, h0, g, _ = problem((3,), 3, 2, kind)
     for x, y in zip(*(gradients(e, a, b, h0, g, None, False) for e in ("interpreted", "sequential")), strict=True):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_many_channels_are_scanned_from_end_to_end(reverse, monkeypatch):
+    (a, b, h0, g, _), (a2, b2, h02, g2, _) = problem((35,), 35, 35), problem((35,), 35, 35)
+    batch = (jnp.stack([a, 0.9 * a2]), jnp.stack([b, b2[::-1]]), jnp.stack([h0, 2 * h02]), jnp.stack([g, g2]))
+    kernel = sys.modules["dsrecon.kernels.accelerated.scan"]
+    streamed, seen = kernel._streamed, []
+    monkeypatch.setattr(kernel, "STREAMED", 4)
+    monkeypatch.setattr(kernel, "_streamed", lambda *given: seen.append(given) or streamed(*given))
+
+    def each(engine):
+        return jax.vmap(lambda a, b, h0, g: gradients(engine, a, b, h0, g, None, reverse))(*batch)
+
+    for x, y in zip(each("interpreted"), each("sequential"), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+    assert len(seen) == 2  # the scan and that of its adjoint
 
 
 def test_half_precision_is_added_up_in_single():

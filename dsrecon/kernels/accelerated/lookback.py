@@ -6,7 +6,9 @@ to the nearest block whose last state is already known, follows the maps from th
 its states from the registers (decoupled look-back). Blocks are numbered by a counter in the order in which their
 programs begin, so that whoever waits, waits for one that has begun.
 
-Inside a program a lane is a channel, or, where there are few channels, a stretch of time of one channel.
+Inside a program a lane is a channel, or, where there are few channels, a stretch of time of one channel. All arrays are
+flat, and the place of a step is that of the lane's first one plus a constant: what addresses cost, a program pays in
+instructions, and Triton in time to compile, which grows with the square of them.
 
 References: Merrill & Garland 2016, *Single-pass parallel prefix scan with decoupled look-back*, NVIDIA NVR-2016-002;
 Martin & Cundy 2018, *Parallelizing linear recurrent neural nets over sequence length*, ICLR.
@@ -19,8 +21,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-BLOCKS = 512
+BLOCKS = 1024
 """Blocks of one tile of channels that may follow one another before programs take more steps each."""
+
+ABREAST = 8
+"""Stretches side by side whose maps are read by all of them at once; more are composed in rounds."""
 
 
 class Cut(NamedTuple):
@@ -44,8 +49,8 @@ def cut(steps: int, components: int, channels: int) -> Cut:
     Measured on an H200 at `(8, 65536, 128)`, in shares of the copy: 1 stretch .20, 4 .57, 8 .47, 16 .58.
     """
     wide = min(32, _power(channels))
-    held = min({1: 32, 2: 16, 3: 8, 4: 4}[components], _power(steps))
-    stretches = 1 if wide == 32 else 128 // wide
+    held = min({1: 16, 2: 4, 3: 2, 4: 2}[components], _power(steps))
+    stretches = 8 if wide == 32 and components == 1 else 1 if wide == 32 else 128 // wide
     while stretches * wide < 512 and steps > BLOCKS * held * stretches:
         stretches *= 2
     stretches = min(stretches, _power(-(-steps // held)))
@@ -57,259 +62,262 @@ def _power(x: int) -> int:
     return 1 << max(x - 1, 0).bit_length()
 
 
-def call(a, b, h0, resets, states, reverse, of_reverse, outer, interpret, how) -> list[Array]:
-    """Run the kernel: `reverse`, its direction; `of_reverse`, that of the scan whose adjoint it is (with `states`)."""
+def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: bool = False, how: Cut | None = None):
+    """`h_t = a_t h_{t-1} + b_t`, or, `adjoint`, `l_t = b_t + a_{t+1}^T l_{t+1}`: both in the direction of `reverse`.
+
+    **Arguments:** of `n` sequences slopes `[n, t, c c, k]` (`[n, t, 1, 1]`: one for all channels), terms
+    `[n, t, c, k]`, `h0` `[n, c, k]` (none in an adjoint), `resets` `[n, t]` (those of the scan, also in its adjoint).
+    **Returns:** `[n, t, c, k]`.
+    """
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
-    t, c, k = b.shape
+    n, t, c, k = b.shape
     how = cut(t, c, k) if how is None else how
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
-    held = _accumulator(b.dtype)
-    facts = c * c + c + c + (resets is not None)
+    held = accumulator(b.dtype)
+    facts, rows = c * c + c + (resets is not None), n * tiles
     spec = jax.ShapeDtypeStruct
-    outs = [spec(b.shape, b.dtype)]
-    if outer:
-        outs.append(spec((t, c * c, k), b.dtype))
-    real = len(outs)
-    outs += [
-        spec((tiles, blocks, facts, how.channels), held),
-        spec((tiles, blocks, 2, c * c + c + (resets is not None), how.stretches * how.channels), held),
-        spec((tiles, blocks), jnp.int32),
-        spec((tiles,), jnp.int32),
+    outs = [
+        spec((b.size,), b.dtype),
+        spec((rows * blocks * (facts + c) * how.channels,), held),
+        spec((2 * rows * blocks * facts * how.stretches * how.channels if how.stretches > 1 else 1,), held),
+        spec((rows * blocks,), jnp.int32),
+        spec((rows,), jnp.int32),
     ]
-    given = [a, b]
-    given += [x for x in (h0, resets if resets is None else resets.astype(jnp.int8), states) if x is not None]
-    zeros = [jnp.zeros((tiles, blocks), jnp.int32), jnp.zeros((tiles,), jnp.int32)]
+    given = [a.reshape(-1), b.reshape(-1)]
+    given += [] if h0 is None else [h0.reshape(-1)]
+    given += [] if resets is None else [resets.astype(jnp.int8).reshape(-1)]
+    zeros = [jnp.zeros((rows * blocks,), jnp.int32), jnp.zeros((rows,), jnp.int32)]
+    shape = _Shape(how, t, c, k, tiles, blocks, facts, one_slope=a.shape[2:] == (1, 1) and k > 1)
     kernel = functools.partial(
-        _kernel, how=how, steps=t, c=c, k=k, scalar=a.shape[2] != k or (a.shape[1] == 1 and c > 1),
-        has=(h0 is not None, resets is not None, states is not None, outer), reverse=reverse, of_reverse=of_reverse,
+        _kernel, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse, adjoint=adjoint,
         interpret=interpret, held=held,
     )  # fmt: skip
     found = pl.pallas_call(
         kernel,
-        grid=(tiles * blocks,),
+        grid=(rows * blocks,),
         out_shape=outs,
         input_output_aliases={len(given): len(outs) - 2, len(given) + 1: len(outs) - 1},
         compiler_params=plgpu.CompilerParams(num_warps=max(how.channels * how.stretches // 32, 1), num_stages=1),
         interpret=interpret,
     )(*given, *zeros)
-    return list(found[:real])
+    return found[0].reshape(b.shape)
 
 
-def _accumulator(dtype) -> Any:
+def accumulator(dtype) -> Any:
+    """The type that states are added up in."""
     return jnp.float32 if jnp.dtype(dtype).itemsize == 2 else dtype
 
 
-Rows = list[list[Array]]
+class _Shape(NamedTuple):
+    """Sizes of a call: its cut; steps, components, channels; tiles, blocks of a tile; numbers of a map that are told."""
+
+    how: Cut
+    steps: int
+    c: int
+    k: int
+    tiles: int
+    blocks: int
+    facts: int
+    one_slope: bool
 
 
-def _kernel(*refs, how, steps, c, k, scalar, has, reverse, of_reverse, interpret, held) -> None:
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton as plgpu
+class _Map(NamedTuple):
+    """`h -> A h + b`; behind a reset (`new`) the state before it is forgotten, whatever it was."""
 
-    with_start, with_resets, adjoint, outer = has
-    refs = list(refs)
-    a_ref, b_ref = refs.pop(0), refs.pop(0)
-    h0_ref = refs.pop(0) if with_start else None
-    resets_ref = refs.pop(0) if with_resets else None
-    states_ref = refs.pop(0) if adjoint else None
-    del refs[:2]  # the zeros, which are the last two outputs
-    h_ref = refs.pop(0)
-    outer_ref = refs.pop(0) if outer else None
-    facts_ref, stretch_ref, flags_ref, ticket_ref = refs
+    A: list[list[Array]]
+    b: list[Array]
+    new: Array | None
 
-    tiles = ticket_ref.shape[0]
-    tile = pl.program_id(0) % tiles
-    block = plgpu.atomic_add(ticket_ref, (tile,), jnp.int32(1))
-    lane = jnp.arange(how.channels * how.stretches, dtype=jnp.int32)
-    place, stretch = lane % how.channels, lane // how.channels
-    channel = tile * how.channels + place
-    inside = channel < k
-    begin = (block * how.stretches + stretch) * how.steps
+    def then(self, later: "_Map") -> "_Map":
+        moved = [_dot(row, self.b) for row in later.A]
+        both = [[_dot(row, [x[j] for x in self.A]) for j in range(len(row))] for row in later.A]
+        if later.new is None or self.new is None:
+            return _Map(both, [x + y for x, y in zip(moved, later.b, strict=True)], None)
+        b = [jnp.where(later.new, x, y + x) for x, y in zip(later.b, moved, strict=True)]
+        new = self.new | later.new
+        return _Map([[jnp.where(new, jnp.zeros_like(x), x) for x in row] for row in both], b, new)
 
-    def barrier() -> None:
-        if not interpret:
-            plgpu.debug_barrier()
+    def __call__(self, h: list[Array]) -> list[Array]:
+        moved = [_dot(row, h) for row in self.A]
+        if self.new is None:
+            return [x + y for x, y in zip(moved, self.b, strict=True)]
+        return [jnp.where(self.new, y, x + y) for x, y in zip(moved, self.b, strict=True)]
 
-    def load(ref, *index, mask, other=0, **options):
-        return plgpu.load(ref.at[index], mask=mask, other=other, **options)
+    def where(self, kept: Array) -> "_Map":
+        """This map where `kept`, else the one that changes nothing."""
+        A = [[jnp.where(kept, x, jnp.full_like(x, i == j)) for j, x in enumerate(row)] for i, row in enumerate(self.A)]
+        b = [jnp.where(kept, x, jnp.zeros_like(x)) for x in self.b]
+        return _Map(A, b, None if self.new is None else self.new & kept)
 
-    def time(tau: Array) -> Array:
-        return jnp.where(tau < steps, steps - 1 - tau, tau) if reverse else tau  # beyond the end stays beyond the end
-
-    back = -1 if reverse else 1  # from the step before, in the direction of this kernel, to this one
-
-    def slopes(u: int) -> tuple[list[list[Array]], Array, Array | None]:
-        """`a` of a step as rows, whether the step is there, and whether it is a reset."""
-        tau = begin + u
-        there = (tau < steps) & inside
-        at = time(tau)
-        if adjoint:  # l_t = g_t + a_{t+1}^T l_{t+1}
-            at = at - back
-        known = there & (tau > 0) if adjoint else there
-        lanes = jnp.zeros_like(channel) if scalar else channel
-        if scalar:
-            one = load(a_ref, at, jnp.zeros_like(at), lanes, mask=known).astype(held)
-            rows = [[one if i == j else jnp.zeros_like(one) for j in range(c)] for i in range(c)]
-        else:
-            rows = [[load(a_ref, at, jnp.full_like(at, i * c + j), lanes, mask=known) for j in range(c)]
-                    for i in range(c)]  # fmt: skip
-            rows = [[x.astype(held) for x in row] for row in rows]
-        if adjoint:
-            rows = [[rows[j][i] for j in range(c)] for i in range(c)]
-        new = None if resets_ref is None else load(resets_ref, at, mask=known) != 0
-        return rows, there, new
-
-    def terms(u: int) -> list[Array]:
-        tau = begin + u
-        there = (tau < steps) & inside
-        at = time(tau)
-        return [load(b_ref, at, jnp.full_like(at, i), channel, mask=there).astype(held) for i in range(c)]
-
-    def start() -> list[Array]:
-        zero = jnp.zeros(lane.shape, held)
-        if h0_ref is None or adjoint:
-            return [zero for _ in range(c)]
-        return [load(h0_ref, jnp.full_like(channel, i), channel, mask=inside).astype(held) for i in range(c)]
-
-    # The steps of this lane, in registers; a step beyond the end changes nothing.
-    h0 = start()
-    loaded = [(*slopes(u), terms(u)) for u in range(how.steps)]
-    made = []
-    for rows, there, new, b in loaded:
-        if new is not None:
-            b = [jnp.where(new, _dot(row, h0) + x, x) for row, x in zip(rows, b, strict=True)]
-            rows = [[jnp.where(new, jnp.zeros_like(x), x) for x in row] for row in rows]
-            new = new & there
-        one = [[jnp.where(there, x, jnp.ones_like(x) if i == j else jnp.zeros_like(x)) for j, x in enumerate(row)]
-               for i, row in enumerate(rows)]  # fmt: skip
-        made.append((one, b, new))
-
-    def then(first, second):
-        """The map of two stretches of time, one after the other: `(A, b, reset)`."""
-        A, b, r = first
-        B, d, s = second
-        moved = [_dot(row, b) for row in B]
-        if s is not None:
-            b = [jnp.where(s, x, y + x) for x, y in zip(d, moved, strict=True)]
-            both = _product(B, A)
-            A = [[jnp.where(r | s, jnp.zeros_like(x), x) for x in row] for row in both]
-            return A, b, r | s
-        return _product(B, A), [x + y for x, y in zip(moved, d, strict=True)], None
-
-    def on(found, h):
-        """The state behind a stretch, from that before it."""
-        A, b, r = found
-        moved = [_dot(row, h) for row in A]
-        if r is None:
-            return [x + y for x, y in zip(moved, b, strict=True)]
-        return [jnp.where(r, y, x + y) for x, y in zip(moved, b, strict=True)]
-
-    whole = functools.reduce(then, made)
-
-    # Stretches of the same channel, doubling: through memory, which is that of this multiprocessor.
-    def told(found, ref, *index, at, mask):
-        A, b, r = found
-        numbers = [x for row in A for x in row] + list(b) + ([] if r is None else [r.astype(held)])
-        for i, x in enumerate(numbers):
-            plgpu.store(ref.at[(*index, jnp.full_like(lane, i), at)], x, mask=mask)
-
-    def heard(ref, *index, at, mask, **options):
-        def number(i, other):
-            return load(ref, *index, jnp.full_like(lane, i), at, mask=mask, other=other, **options)
-
-        A = [[number(i * c + j, float(i == j)) for j in range(c)] for i in range(c)]
-        b = [number(c * c + i, 0.0) for i in range(c)]
-        return A, b, (number(c * c + c, 0.0) != 0) if with_resets else None
-
-    everyone = lane >= 0
-    last = stretch == how.stretches - 1
-    tile_of, block_of = jnp.full_like(lane, tile), jnp.full_like(lane, block)
-    before_me = None
-    if how.stretches > 1:
-        rounds = how.stretches.bit_length() - 1
-        for r in range(rounds + 1):
-            buffer = tile_of, block_of, jnp.full_like(lane, r % 2)
-            told(whole, stretch_ref, *buffer, at=lane, mask=everyone)
-            barrier()
-            far = 1 if r == rounds else 1 << r
-            earlier = heard(stretch_ref, *buffer, at=lane - far * how.channels, mask=stretch >= far)
-            if r < rounds:
-                whole = then(earlier, whole)
-        before_me = earlier
-        whole = heard(stretch_ref, *buffer, at=(how.stretches - 1) * how.channels + place, mask=everyone)
-
-    # What the blocks before have told.
-    told(whole, facts_ref, tile_of, block_of, at=place, mask=last)
-    barrier()
-    plgpu.atomic_add(flags_ref, (tile, block), jnp.int32(1))
-    ahead = jnp.arange(how.window, dtype=jnp.int32)
-
-    def flags() -> tuple[Array, Array]:
-        """How far back the nearest known state is, and the nearest block that has told nothing."""
-        q = block - 1 - ahead
-        f = load(flags_ref, jnp.full_like(q, tile), q, mask=q >= 0, volatile=True)
-        f = jnp.where(q == -1, 2, f)  # before all blocks lies h0
-        far = jnp.full_like(ahead, how.window)
-        return jnp.min(jnp.where(f == 2, ahead, far)), jnp.min(jnp.where(f == 0, ahead, far))
-
-    known, _ = jax.lax.while_loop(lambda seen: seen[0] >= seen[1], lambda seen: flags(), flags())
-    barrier()
-    from_block = block - 1 - known
-    state = [
-        load(facts_ref, tile_of, jnp.full_like(lane, from_block), jnp.full_like(lane, i), place,
-             mask=everyone & (from_block >= 0), volatile=True)
-        for i in range(facts_ref.shape[2] - c, facts_ref.shape[2])
-    ]  # fmt: skip
-    state = [jnp.where(from_block >= 0, x, y) for x, y in zip(state, h0, strict=True)]
-    together = how.together
-
-    def follow(i, state):
-        blocks = [jnp.full_like(lane, from_block + 1 + i * together + j) for j in range(together)]
-        parts = [heard(facts_ref, tile_of, q, at=place, mask=everyone & (q < block), volatile=True) for q in blocks]
-        return functools.reduce(lambda state, part: on(part, state), parts, state)
-
-    state = jax.lax.fori_loop(0, (known + together - 1) // together, follow, state)
-    end = on(whole, state)
-    for i, x in enumerate(end):
-        plgpu.store(facts_ref.at[tile_of, block_of, facts_ref.shape[2] - c + i, place], x, mask=last)
-    barrier()
-    plgpu.atomic_add(flags_ref, (tile, block), jnp.int32(1))
-
-    if before_me is not None:
-        state = on(before_me, state)
-
-    # The states, from the registers.
-    for u, found in enumerate(made):
-        state = on(found, state)
-        tau = begin + u
-        there = (tau < steps) & inside
-        at = time(tau)
-        for i, x in enumerate(state):
-            plgpu.store(h_ref.at[at, jnp.full_like(at, i), channel], x.astype(h_ref.dtype), mask=there)
-        if outer_ref is not None:
-            before = at + (1 if of_reverse else -1)
-            first = (at == steps - 1) if of_reverse else at == 0
-            old = there & ~first
-            first = first & there
-            if resets_ref is not None:
-                new = load(resets_ref, at, mask=there) != 0
-                old, first = old & ~new, (first | new) & there
-            seen = [load(states_ref, before, jnp.full_like(at, j), channel, mask=old).astype(held) for j in range(c)]
-            if h0_ref is not None:
-                begun = [load(h0_ref, jnp.full_like(channel, j), channel, mask=first).astype(held) for j in range(c)]
-                seen = [jnp.where(first, x, y) for x, y in zip(begun, seen, strict=True)]
-            for i, l in enumerate(state):
-                for j, z in enumerate(seen):
-                    place_of = jnp.full_like(at, i * c + j)
-                    plgpu.store(outer_ref.at[at, place_of, channel], (l * z).astype(outer_ref.dtype), mask=there)
+    def numbers(self) -> list[Array]:
+        told = [x for row in self.A for x in row] + self.b
+        return told if self.new is None else [*told, self.new.astype(told[0].dtype)]
 
 
 def _dot(row: list[Array], h: list[Array]) -> Array:
     return functools.reduce(jnp.add, [x * y for x, y in zip(row, h, strict=True)])
 
 
-def _product(A: Rows, B: Rows) -> Rows:
-    c = len(A)
-    return [[_dot(A[i], [B[j][l] for j in range(c)]) for l in range(c)] for i in range(c)]
+def _load(ref, at, *, mask, other=0, **options) -> Array:
+    from jax.experimental.pallas import triton as plgpu
+
+    return plgpu.load(ref.at[(at,)], mask=mask, other=other, **options)
+
+
+def _store(ref, at, x, *, mask) -> None:
+    from jax.experimental.pallas import triton as plgpu
+
+    plgpu.store(ref.at[(at,)], x.astype(ref.dtype), mask=mask)
+
+
+def _read_map(ref, at, far: int, c: int, with_resets: bool, **options) -> _Map:
+    """A map whose numbers lie `far` apart; where it is masked, the one that changes nothing."""
+    A = [[_load(ref, at + (i * c + j) * far, other=float(i == j), **options) for j in range(c)] for i in range(c)]
+    b = [_load(ref, at + (c * c + i) * far, **options) for i in range(c)]
+    return _Map(A, b, _load(ref, at + (c * c + c) * far, **options) != 0 if with_resets else None)
+
+
+def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton as plgpu
+
+    with_start, with_resets = has
+    refs = list(refs)
+    a_ref, b_ref = refs.pop(0), refs.pop(0)
+    h0_ref = refs.pop(0) if with_start else None
+    resets_ref = refs.pop(0) if with_resets else None
+    h_ref, facts_ref, stretch_ref, flags_ref, ticket_ref = refs[2:]  # before them the zeros, which are the last two
+
+    how, c, k = shape.how, shape.c, shape.k
+    row = pl.program_id(0) % ticket_ref.shape[0]  # rows side by side: the fewer blocks of one are under way, the better
+    sequence, tile = row // shape.tiles, row % shape.tiles
+    block = plgpu.atomic_add(ticket_ref, (row,), jnp.int32(1))
+    lane = jnp.arange(how.channels * how.stretches, dtype=jnp.int32)
+    place, stretch = lane % how.channels, lane // how.channels
+    channel = tile * how.channels + place
+    begin = (block * how.stretches + stretch) * how.steps
+    left = jnp.where(channel < k, shape.steps - begin, 0)
+
+    def barrier() -> None:
+        if not interpret:
+            plgpu.debug_barrier()
+
+    # The steps of this lane, in registers; a step beyond the end changes nothing.
+    back = -1 if reverse else 1
+    first = sequence * shape.steps + (shape.steps - 1 - begin if reverse else begin)
+    zero = jnp.zeros(lane.shape, held)
+    h0 = [zero for _ in range(c)]
+    if h0_ref is not None:
+        h0 = [_load(h0_ref, (sequence * c + i) * k + channel, mask=channel < k).astype(held) for i in range(c)]
+    wide, wide_a = c * k, 1 if shape.one_slope else c * c * k
+    at_a = (first - back if adjoint else first) * wide_a + (0 if shape.one_slope else channel)
+    at_b = first * wide + channel
+    made = []
+    for u in range(how.steps):
+        there = u < left
+        known = there & (begin > 0) if adjoint and not u else there  # behind the last step no slope lies
+        new = None
+        if resets_ref is not None:
+            new = _load(resets_ref, first + (back * (u - 1) if adjoint else back * u), mask=known) != 0
+        A = [[_load(a_ref, at_a + (back * u * wide_a + (i * c + j) * k), mask=known, other=float(i == j)).astype(held)
+              for j in range(c)] for i in range(c)]  # fmt: skip
+        A = [list(x) for x in zip(*A, strict=True)] if adjoint else A
+        b = [_load(b_ref, at_b + (back * u * wide + i * k), mask=there).astype(held) for i in range(c)]
+        if new is not None:
+            b = [jnp.where(new, _dot(line, h0) + x, x) for line, x in zip(A, b, strict=True)]
+            A = [[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A]
+        made.append(_Map(A, b, new))
+    whole = functools.reduce(_Map.then, made)
+
+    # The stretches of one channel: those before mine, and all of them.
+    mine = None
+    if how.stretches > 1:
+        at = (row * shape.blocks + block) * (2 * shape.facts * lane.size)
+        share = _abreast if how.stretches <= ABREAST else _doubling
+        mine, whole = share(stretch_ref, at, whole, lane, how, with_resets, barrier)
+
+    # What the blocks before have told.
+    size = (shape.facts + c) * how.channels
+    facts_at = row * shape.blocks * size
+    last = stretch == how.stretches - 1
+    for i, x in enumerate(whole.numbers()):
+        _store(facts_ref, facts_at + block * size + i * how.channels + place, x, mask=last)
+    barrier()
+    plgpu.atomic_add(flags_ref, (row * shape.blocks + block,), jnp.int32(1))
+    state = _looked_back(facts_ref, flags_ref, shape, row, block, facts_at, place, h0, with_resets, barrier)
+    for i, x in enumerate(whole(state)):
+        _store(facts_ref, facts_at + block * size + (shape.facts + i) * how.channels + place, x, mask=last)
+    barrier()
+    plgpu.atomic_add(flags_ref, (row * shape.blocks + block,), jnp.int32(1))
+    state = state if mine is None else mine(state)
+
+    # The states, from the registers.
+    for u, one in enumerate(made):
+        state = one(state)
+        for i, x in enumerate(state):
+            _store(h_ref, at_b + (back * u * wide + i * k), x, mask=u < left)
+
+
+def _abreast(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
+    """The maps of the stretches before each, and of all, through memory near this multiprocessor: all read by all."""
+    for i, x in enumerate(whole.numbers()):
+        _store(ref, at + i * lane.size + lane, x, mask=lane >= 0)
+    barrier()
+    c, place = len(whole.b), lane % how.channels
+    maps = [_read_map(ref, at + s * how.channels + place, lane.size, c, with_resets, mask=lane >= 0)
+            for s in range(how.stretches)]  # fmt: skip
+    earlier = [one.where(lane // how.channels > s) for s, one in enumerate(maps[:-1])]
+    return functools.reduce(_Map.then, earlier), functools.reduce(_Map.then, maps)
+
+
+def _doubling(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
+    """The same in `log2` rounds, which take turns in two buffers."""
+    c, rounds, stretch = len(whole.b), how.stretches.bit_length() - 1, lane // how.channels
+    earlier, turn = whole, at
+    for r in range(rounds + 1):
+        turn = at + (r % 2) * len(whole.numbers()) * lane.size
+        for i, x in enumerate(whole.numbers()):
+            _store(ref, turn + i * lane.size + lane, x, mask=lane >= 0)
+        barrier()
+        far = 1 if r == rounds else 1 << r
+        earlier = _read_map(ref, turn + lane - far * how.channels, lane.size, c, with_resets, mask=stretch >= far)
+        whole = earlier.then(whole) if r < rounds else whole
+    end = turn + (how.stretches - 1) * how.channels + lane % how.channels
+    return earlier, _read_map(ref, end, lane.size, c, with_resets, mask=lane >= 0)
+
+
+def _looked_back(facts_ref, flags_ref, shape, row, block, facts_at, place, h0, with_resets, barrier) -> list[Array]:
+    """The state before a block: the nearest that is known, sent through the maps of the blocks since."""
+    how, c = shape.how, shape.c
+    size = (shape.facts + c) * how.channels
+    ahead = jnp.arange(how.window, dtype=jnp.int32)
+
+    def flags() -> tuple[Array, Array]:
+        """How far back the nearest known state is, and the nearest block that has told nothing."""
+        q = block - 1 - ahead
+        f = _load(flags_ref, row * shape.blocks + q, mask=q >= 0, volatile=True)
+        f = jnp.where(q == -1, 2, f)  # before all blocks lies h0
+        far = jnp.full_like(ahead, how.window)
+        return jnp.min(jnp.where(f == 2, ahead, far)), jnp.min(jnp.where(f == 0, ahead, far))
+
+    known, _ = jax.lax.while_loop(lambda seen: seen[0] >= seen[1], lambda seen: flags(), flags())
+    barrier()
+    origin = block - 1 - known
+    at = facts_at + origin * size + place
+    there = (place >= 0) & (origin >= 0)
+    state = [_load(facts_ref, at + (shape.facts + i) * how.channels, mask=there, volatile=True) for i in range(c)]
+    state = [jnp.where(origin >= 0, x, y) for x, y in zip(state, h0, strict=True)]
+
+    def follow(i, state):
+        for j in range(1, how.together + 1):
+            q = origin + i * how.together + j
+            there = (place >= 0) & (q < block)
+            one = _read_map(
+                facts_ref, facts_at + q * size + place, how.channels, c, with_resets, mask=there, volatile=True
+            )
+            state = one(state)
+        return state
+
+    return jax.lax.fori_loop(0, (known + how.together - 1) // how.together, follow, state)

@@ -23,6 +23,9 @@ LARGEST = 64
 TILE = 32
 """Units of a program, where units do not meet."""
 
+AWAITED = 64
+"""Numbers a lane that are on their way at any time, where units do not meet."""
+
 
 def forward(
     step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None = None, interpret: bool = False
@@ -136,12 +139,12 @@ def _power(x: int) -> int:
 def _packed(constants: list[Array]) -> tuple[Array, list[int]]:
     """All constants as one row, and where each begins. Truth values become numbers."""
     dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in constants) else jnp.float32
-    flat = [x.astype(dtype).reshape(-1) for x in constants] or [jnp.zeros(1, dtype)]
+    flat = [x.astype(dtype).reshape(-1) for x in constants]
     begins, at = [], 0
     for x in flat:
         begins.append(at)
         at += x.size
-    return jnp.concatenate(flat), begins
+    return jnp.concatenate(flat or [jnp.zeros(1, dtype)]), begins
 
 
 def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, interpret):
@@ -159,25 +162,126 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     kernel = functools.partial(
         _kernel, made=made, begins=begins, steps=steps, lead=lead, units=units, reverse=reverse, ahead=ahead
     )
+    flat = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
     found = pl.pallas_call(
         kernel,
         grid=(tiles * lead,),
-        out_shape=outs,
+        out_shape=flat,
         compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
-    )(packed, *streams, *carry)
+    )(packed, *(x.reshape(-1) for x in streams), *(x.reshape(-1) for x in carry))
+    found = [x.reshape(out.shape) for x, out in zip(found, outs, strict=True)]
     return found[: len(made.told)], found[len(made.told) :]
 
 
 def _turns(made: Plan, units: int | None) -> int:
-    """Steps whose inputs are on their way while those of as many before are worked on: registers decide."""
-    numbers = sum(max(len(made.bounds[v]) - 1 if v.aval.ndim else 1, 1) for v in made.streams)
-    return 2 if units is None else max(min(32 // max(numbers, 1), 8), 1)
+    """Steps whose inputs are on their way while as many before them are worked on: registers decide.
+
+    Where units do not meet there may be a program or two to a multiprocessor, and these must keep the memory busy.
+    """
+    numbers = sum(max(len(made.bounds[v]) - 1, 1) for v in made.streams if v.aval.ndim)
+    return 2 if units is None else max(min(_power(AWAITED // max(numbers, 1) + 1) // 2, 32), 1)
+
+
+class _Lanes:
+    """How vectors lie in the lanes of a program, and how they come from memory, where all arrays are flat.
+
+    A small state is a vector of lanes. Of units that do not meet a program has a tile, `[1, TILE]`; their inputs come
+    as `[steps, TILE]` in one go, and are cut into steps in registers: a load a step would take Triton minutes to
+    compile.
+    """
+
+    def __init__(self, made: Plan, units: int | None, tile: Array):
+        self.made, self.units, self.tile = made, units, tile
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        return (_power(n),) if self.units is None else (1, TILE)
+
+    def lanes(self, n: int) -> Array:
+        if self.units is None:
+            return jnp.arange(_power(n), dtype=jnp.int32)
+        return (self.tile * TILE + jnp.arange(TILE, dtype=jnp.int32))[None]
+
+    def real(self, n: int) -> Array:
+        return self.lanes(n) < n
+
+    def places(self, v) -> list[tuple[Array, Array]]:
+        """Where the segments of a vector lie behind its beginning, and which of their lanes are there."""
+        return [(a + self.lanes(b - a), self.real(b - a)) for a, b in pairwise(self.made.bounds[v])]
+
+    def read(self, ref, count, v) -> list[Array]:
+        """The segments of the vector of this count among its kind; or a number alone."""
+        begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
+        if not v.aval.ndim:
+            return [_load(ref, begin)]
+        return [_load(ref, begin + at, mask=there, other=0) for at, there in self.places(v)]
+
+    def read_steps(self, ref, counts: list[Array], v) -> list[list[Array]]:
+        """The same of as many steps as there are `counts`, which lie at equal distances."""
+        if self.units is None or not v.aval.ndim or len(counts) == 1:
+            return [self.read(ref, count, v) for count in counts]
+        way = counts[1] - counts[0]
+        n, many = math.prod(v.aval.shape), jnp.arange(len(counts), dtype=jnp.int32)[:, None]
+        begin = jnp.asarray(counts[0] * n, jnp.int32)
+        tiles = []
+        for at, there in self.places(v):
+            tiles.append(
+                _load(ref, begin + many * way * n + at, mask=jnp.broadcast_to(there, (many.size, TILE)), other=0)
+            )
+        return [list(parts) for parts in zip(*(jnp.split(x, len(counts), 0) for x in tiles), strict=True)]
+
+    def write(self, ref, count, v, parts: list[Array]) -> None:
+        begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
+        if not v.aval.ndim:
+            _store(ref, begin, parts[0])
+            return
+        for (at, there), x in zip(self.places(v), parts, strict=True):
+            _store(ref, begin + at, jnp.broadcast_to(x, at.shape).astype(ref.dtype), mask=there)
+
+
+def _load(ref, at, **options) -> Array:
+    from jax.experimental.pallas import triton as plgpu
+
+    return plgpu.load(ref.at[(at,)], **options)
+
+
+def _store(ref, at, x, **options) -> None:
+    from jax.experimental.pallas import triton as plgpu
+
+    plgpu.store(ref.at[(at,)], x, **options)
+
+
+class _Constants:
+    """What parameters come to, read before the loop, once."""
+
+    def __init__(self, ref, made: Plan, begins: list[int], lanes: _Lanes):
+        self.ref, self.begin, self.lanes = ref, dict(zip(made.constants, begins, strict=True)), lanes
+        self.vectors: dict = {}
+        self.matrices: dict = {}
+        for op in made.inside:
+            _prefetch(op, made, self.vector, self.matrix)
+
+    def vector(self, v) -> list[Array]:
+        if v not in self.vectors:
+            begin, places = self.begin[v], [] if not v.aval.ndim else self.lanes.places(v)
+            parts = [_load(self.ref, begin + at, mask=there, other=0) for at, there in places]
+            parts = parts or [_load(self.ref, jnp.asarray(begin, jnp.int32))]
+            self.vectors[v] = [x != 0 if v.aval.dtype == jnp.bool_ else x.astype(v.aval.dtype) for x in parts]
+        return self.vectors[v]
+
+    def matrix(self, v, axis: int, seen: tuple[int, int], found: tuple[int, int]) -> Array:
+        key = v, axis, seen, found
+        if key not in self.matrices:
+            i, j = self.lanes.lanes(seen[1] - seen[0])[:, None], self.lanes.lanes(found[1] - found[0])[None, :]
+            there = (i < seen[1] - seen[0]) & (j < found[1] - found[0])
+            strides = (v.aval.shape[1], 1) if axis == 0 else (1, v.aval.shape[1])
+            at = self.begin[v] + (seen[0] + i) * strides[0] + (found[0] + j) * strides[1]
+            self.matrices[key] = _load(self.ref, at, mask=there, other=0).astype(v.aval.dtype)
+        return self.matrices[key]
 
 
 def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> None:
     from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton as plgpu
 
     refs = list(refs)
     constants_ref = refs.pop(0)
@@ -186,76 +290,21 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
     told_refs = [refs.pop(0) for _ in made.told]
     last_refs = refs
     row = pl.program_id(0) % lead
-    tile = pl.program_id(0) // lead
+    lanes = _Lanes(made, units, pl.program_id(0) // lead)
+    constants = _Constants(constants_ref, made, begins, lanes)
+    machine = Machine(lanes.shape, lanes.real, constants.matrix)
 
-    def wide(n: int) -> int:
-        return TILE if units is not None else _power(n)
+    def count(i):
+        """Of a step, among all steps of all sequences; beyond the end that of the last one, which nobody uses."""
+        i = jnp.minimum(i, steps - 1)
+        return row * steps + (steps - 1 - i if reverse else i)
 
-    def lanes(n: int) -> Array:
-        lane = jnp.arange(wide(n), dtype=jnp.int32)
-        return lane if units is None else tile * TILE + lane
-
-    def real(n: int) -> Array:
-        return lanes(n) < n
-
-    def lengths(v):
-        cuts = made.bounds[v]
-        return pairwise(cuts)
-
-    def vector(ref, lead_index, v):
-        """The segments of a vector in memory, or a number."""
-        if not v.aval.ndim:
-            return [plgpu.load(ref.at[tuple(jnp.asarray(x, jnp.int32) for x in lead_index)])]
-        parts = []
-        for a, b in lengths(v):
-            i = lanes(b - a)
-            index = tuple(jnp.full_like(i, x) for x in lead_index)
-            parts.append(plgpu.load(ref.at[(*index, a + i)], mask=i < b - a, other=0))
-        return parts
-
-    def put(ref, lead_index, v, parts) -> None:
-        if not v.aval.ndim:
-            plgpu.store(ref.at[tuple(jnp.asarray(x, jnp.int32) for x in lead_index)], parts[0])
-            return
-        for (a, b), x in zip(lengths(v), parts, strict=True):
-            i = lanes(b - a)
-            index = tuple(jnp.full_like(i, k) for k in lead_index)
-            plgpu.store(ref.at[(*index, a + i)], jnp.broadcast_to(x, i.shape).astype(ref.dtype), mask=i < b - a)
-
-    begin = dict(zip(made.constants, begins, strict=True))
-
-    @functools.cache
-    def constant(v) -> tuple[Array, ...]:
-        def typed(x):
-            return x != 0 if v.aval.dtype == jnp.bool_ else x.astype(v.aval.dtype)
-
-        if not v.aval.ndim:
-            return (typed(plgpu.load(constants_ref.at[(jnp.asarray(begin[v], jnp.int32),)])),)
-        found = []
-        for a, b in lengths(v):
-            i = lanes(b - a)
-            found.append(typed(plgpu.load(constants_ref.at[(begin[v] + a + i,)], mask=i < b - a, other=0)))
-        return tuple(found)
-
-    @functools.cache
-    def matrix(v, axis, seen, found) -> Array:
-        i, j = lanes(seen[1] - seen[0])[:, None], lanes(found[1] - found[0])[None, :]
-        inside = (i < seen[1] - seen[0]) & (j < found[1] - found[0])
-        strides = (v.aval.shape[1], 1) if axis == 0 else (1, v.aval.shape[1])
-        at = begin[v] + (seen[0] + i) * strides[0] + (found[0] + j) * strides[1]
-        return plgpu.load(constants_ref.at[(at,)], mask=inside, other=0).astype(v.aval.dtype)
-
-    machine = Machine(wide, real, matrix)
-    for op in made.inside:  # what is held is loaded before the loop, once
-        _prefetch(op, made, constant, matrix)
-
-    def time(i):
-        return steps - 1 - i if reverse else i
-
-    def arriving(i):
-        """The inputs of a step; of one beyond the end those of the last, which nobody uses."""
-        at = time(jnp.minimum(i, steps - 1))
-        return [vector(ref, (row, at), v) for ref, v in zip(stream_refs, made.streams, strict=True)]
+    def arriving(i, many: int) -> list[list]:
+        """The inputs of the steps from `i` on, by step; from whole turns beyond the end nobody uses what comes."""
+        begin = jnp.minimum(i, max(steps - many, 0))
+        counts = [count(begin + j) for j in range(many)]
+        each = [lanes.read_steps(ref, counts, v) for ref, v in zip(stream_refs, made.streams, strict=True)]
+        return [list(step) for step in zip(*each, strict=True)] if each else [[] for _ in range(many)]
 
     def one(i, carry, now):
         streams = dict(zip(made.streams, now, strict=True))
@@ -263,29 +312,29 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
         def fetch(v):
             if v in streams:
                 return [x != 0 for x in streams[v]] if v.aval.dtype == jnp.bool_ else streams[v]
-            return list(constant(v))
+            return constants.vector(v)
 
         carried, told = inside(made, fetch, carry, machine)
         for ref, v, parts in zip(told_refs, made.told, told, strict=True):
-            put(ref, (row, time(i)), v, parts)
+            lanes.write(ref, count(i), v, parts)
         return [[jnp.broadcast_to(x, y.shape) for x, y in zip(new, old, strict=True)]
                 for new, old in zip(carried, carry, strict=True)]  # fmt: skip
 
     def turn(k, held):
         carry, now = held
-        later = [arriving((k + 1) * ahead + j) for j in range(ahead)]
+        later = arriving((k + 1) * ahead, ahead)
         for j in range(ahead):
             carry = one(k * ahead + j, carry, now[j])
         return carry, later
 
-    carry = [vector(ref, (row,), v) for ref, v in zip(carry_refs, made.carry, strict=True)]
-    now = [arriving(j) for j in range(ahead)]
+    carry = [lanes.read(ref, row, v) for ref, v in zip(carry_refs, made.carry, strict=True)]
     whole = steps // ahead
-    carry, now = jax.lax.fori_loop(0, whole, turn, (carry, now))
-    for j in range(steps - whole * ahead):
-        carry = one(whole * ahead + j, carry, now[j])
+    if whole:
+        carry, _ = jax.lax.fori_loop(0, whole, turn, (carry, arriving(0, ahead)))
+    if steps % ahead:
+        carry = jax.lax.fori_loop(whole * ahead, steps, lambda i, carry: one(i, carry, arriving(i, 1)[0]), carry)
     for ref, v, parts in zip(last_refs, made.carried, carry, strict=True):
-        put(ref, (row,), v, parts)
+        lanes.write(ref, row, v, parts)
 
 
 def _prefetch(op, made: Plan, constant, matrix) -> None:

@@ -281,12 +281,12 @@ Segments = list[Array]
 class Machine(NamedTuple):
     """How the operations inside are run: what differs between a whole small state and a tile of many units.
 
-    - `wide(n)`: lanes that a segment of `n` numbers takes; `real(n)`: which of them are numbers of it.
+    - `shape(n)`: of the lanes that a segment of `n` numbers takes; `real(n)`: which of them are numbers of it.
     - `matrix(v, axis, seen, found)`: a constant matrix between two cuts, that of its `axis`, which is summed over,
       first, and zero outside. So sums run along the registers of a lane, not from lane to lane.
     """
 
-    wide: Callable[[int], int]
+    shape: Callable[[int], tuple[int, ...]]
     real: Callable[[int], Array]
     matrix: Callable[[Any, int, tuple[int, int], tuple[int, int]], Array]
 
@@ -339,14 +339,14 @@ def _done(op: Operation, parts, lengths, bounds: dict, machine: Machine) -> list
         sizes = lengths(op.found[0])
 
         def filled(sizes):
-            return [jnp.full((machine.wide(n),), fill) for n in sizes]
+            return [jnp.full(machine.shape(n), fill) for n in sizes]
 
         return [[*filled(sizes[:before]), *parts(op.given[0]), *filled(sizes[len(sizes) - after :])]]
     if op.name == "broadcast_in_dim":
         (x,) = parts(op.given[0])
         if not op.found[0].aval.ndim:
             return [[x]]
-        return [[jnp.broadcast_to(x, (machine.wide(n),)) for n in lengths(op.found[0])]]
+        return [[jnp.broadcast_to(x, machine.shape(n)) for n in lengths(op.found[0])]]
     if op.name in ("reduce_sum", "reduce_max"):
         (v,) = op.given
         least = 0 if op.name == "reduce_sum" else -jnp.inf
@@ -370,10 +370,10 @@ def _elementwise(op: Operation, args: list) -> Array:
         return args[0] * args[0]
     if op.name == "select_n":
         which, *cases = args
-        shape = max((jnp.shape(x) for x in args), key=len)
+        shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in args))
         which, *cases = (jnp.broadcast_to(x, shape) for x in (which, *cases))
         return jax.lax.select_n(which, *cases)
-    shape = max((jnp.shape(x) for x in args), key=len)
+    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in args))
     args = [jnp.broadcast_to(x, shape) for x in args]
     return op.primitive.bind(*args, **op.params)
 
