@@ -186,26 +186,28 @@ def tune(report, speed: float) -> None:
     """How the cut of a scan shows in its time: what `cut` was chosen by."""
     from dsrecon.kernels.accelerated.lookback import Cut, call
 
-    cuts = [(32, 1, 16, 32, 8), (32, 4, 16, 32, 4), (32, 4, 16, 32, 8), (32, 8, 16, 32, 4), (32, 8, 16, 32, 8),
-            (32, 8, 16, 32, 16), (32, 16, 16, 32, 8), (32, 16, 16, 64, 16), (32, 4, 32, 32, 8), (32, 8, 8, 32, 8),
-            (64, 4, 16, 32, 8), (64, 8, 8, 32, 8)]  # fmt: skip
-    for shape in ((8, 65536, 128), (1, 1048576, 64)):
+    cuts = {
+        (8, 4096, 1024): [(32, 1, 16, 4), (32, 2, 16, 4), (32, 4, 16, 4), (32, 4, 16, 8), (32, 2, 32, 4), (64, 2, 16, 4)],
+        (8, 65536, 128): [(32, 4, 16, 4), (32, 4, 16, 8), (32, 8, 16, 8), (32, 4, 32, 8), (32, 2, 32, 8), (32, 4, 8, 8)],
+        (1, 1048576, 64): [(32, 16, 32, 8), (32, 16, 16, 8), (32, 16, 16, 16), (32, 8, 32, 8), (16, 32, 16, 8),
+                           (8, 64, 16, 8), (16, 16, 32, 8), (32, 8, 16, 8), (16, 16, 16, 8)],
+    }  # fmt: skip
+    for shape, each in cuts.items():
         a = jax.random.uniform(jax.random.key(1), shape, minval=0.9, maxval=0.999)[:, :, None]
         b = normal(2, *shape)[:, :, None]
-        for given in cuts:
+        for given in each:
             how = Cut(*given)
             begun = time.perf_counter()
             one = timed(lambda a, b, how=how: call(a, b, None, None, reverse=False, how=how), a, b, target=0.05)
             share = 3 * a.nbytes / speed / one
             report(f"tune {shape} {given}", {"share": share, "s": time.perf_counter() - begun})
     a, b = 0.3 * normal(1, 1, 1_000_000, 9, 1), normal(2, 1, 1_000_000, 3, 1)
-    for given in [(1, 128, 2), (1, 128, 4), (1, 256, 2), (1, 256, 4), (1, 512, 4)]:
-        how = Cut(*given, 32, 4)
+    for given in [(1, 128, 2, 2), (1, 256, 2, 2), (1, 256, 1, 2)]:
+        how = Cut(*given)
         one = timed(lambda a, b, how=how: call(a, b, None, None, reverse=False, how=how), a, b, target=0.05)
         report(f"tune dense 3 {given}", {"ms": 1e3 * one})
-    one = timed(
-        lambda a, b: linear_scan(a, b, engine="associative"), a.reshape(-1, 3, 3), b.reshape(-1, 3), target=0.05
-    )
+    a, b = a.reshape(-1, 3, 3), b.reshape(-1, 3)
+    one = timed(lambda a, b: linear_scan(a, b, engine="associative"), a, b, target=0.05)
     report("tune dense 3 associative", {"ms": 1e3 * one})
 
 

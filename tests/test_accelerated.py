@@ -34,11 +34,11 @@ from dsrecon.models import (
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 
 SCANS = {
-    "scalar": ((), 3, 9, Cut(4, 2, 2, 4)),
-    "diagonal": ((3,), 3, 11, Cut(4, 1, 2, 4)),
+    "scalar": ((), 3, 9, Cut(4, 2, 2, 2)),
+    "diagonal": ((3,), 3, 11, Cut(4, 1, 2, 2)),
     "diagonal, stretches": ((5,), 5, 15, Cut(4, 2, 2, 2)),
-    "blocks": ((2, 2, 3), 6, 7, Cut(4, 2, 1, 2, 2)),
-    "dense": ((3, 3), 3, 7, Cut(1, 4, 1, 2, 1)),
+    "blocks": ((2, 2, 3), 6, 7, Cut(4, 2, 1, 2)),
+    "dense": ((3, 3), 3, 7, Cut(1, 4, 1, 1)),
     "one step": ((3,), 3, 1, None),
 }
 
@@ -139,9 +139,17 @@ def test_a_mapped_scan_is_that_of_each():
 def test_what_a_trial_of_nan_leaves_alone():
     a, b, h0, _, _ = problem((3,), 3, 12)
     resets = jnp.zeros(12, bool).at[6].set(True)
-    h = scan(a, b.at[2].set(jnp.nan), h0, resets, reverse=False, interpret=True, how=Cut(4, 2, 2, 4))
+    h = scan(a, b.at[2].set(jnp.nan), h0, resets, reverse=False, interpret=True, how=Cut(4, 2, 2, 2))
     assert np.isnan(h[2:6]).all()
     np.testing.assert_allclose(h[6:], linear_scan(a, b, h0, resets=resets)[6:], rtol=1e-12)
+
+
+def test_the_nan_by_which_nothing_is_told_is_a_number_like_others():
+    odd = jax.lax.bitcast_convert_type(jnp.array(0x7FEDCBA9, jnp.int32), jnp.float32)
+    a, b = jnp.ones((6, 1), jnp.float32), jnp.ones((6, 1), jnp.float32).at[2, 0].set(odd)
+    resets = jnp.zeros(6, bool).at[4].set(True)
+    h = scan(a, b, None, resets, reverse=False, interpret=True, how=Cut(1, 1, 1, 2))
+    np.testing.assert_array_equal(h[:, 0], [1, 2, np.nan, np.nan, 1, 2])
 
 
 def test_cuts_cover_every_shape():
@@ -306,8 +314,13 @@ def test_scans_on_the_hardware(steps, width):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_on_the_hardware(name):
+    """No farther from the loop in double precision than 1e-5, or else twice what the loop itself is in single."""
     cell = LOOPS[name]()
-    (wanted, _), (found, fused) = (loop_gradients(cell, e, 200, np.float32) for e in ("loop", "fused"))
+    with jax.default_matmul_precision("highest"):
+        exact, _ = loop_gradients(cell, "loop", 200, np.float64)
+        (plain, _), (found, fused) = (loop_gradients(cell, e, 200, np.float32) for e in ("loop", "fused"))
     assert fused
-    for x, y in zip(found, wanted, strict=True):
-        assert float(jnp.abs(x - y).max()) <= 1e-4 * float(jnp.abs(y).max()) + 1e-30
+    for x, y, z in zip(found, plain, exact, strict=True):
+        scale, ours, theirs = float(jnp.abs(z).max()), float(jnp.abs(x - z).max()), float(jnp.abs(y - z).max())
+        print(name, z.shape, ours / (scale + 1e-30), theirs / (scale + 1e-30))
+        assert ours <= max(1e-5 * scale, 2 * theirs) + 1e-30

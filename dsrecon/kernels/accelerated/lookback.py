@@ -1,10 +1,13 @@
 """The kernel of `scan`: every slope and term is read once, every state written once.
 
 The sequence is cut into blocks of time, each a program. A program reads its steps into registers, composes them to one
-map of the state before it, and tells that map to the others. It then looks back over the maps of the blocks before it
-to the nearest block whose last state is already known, follows the maps from there, tells its own last state, and makes
-its states from the registers (decoupled look-back). Blocks are numbered by a counter in the order in which their
-programs begin, so that whoever waits, waits for one that has begun.
+map of the state before it, and tells that map to the others. It then looks back over the blocks before it, composing
+their maps until it comes to one whose last state is known; it tells its own last state, and makes its states from the
+registers (decoupled look-back). Programs begin in the order of their numbers, so that whoever waits, waits for one that
+has begun; GPUs start them so, and other libraries' scans rely on it too.
+
+What is told is its own flag: numbers lie in memory as bits, at first of a NaN that no computation makes. So nobody
+waits for a flag and then again for what it stands for, and nothing has to be put in order by barriers.
 
 Inside a program a lane is a channel, or, where there are few channels, a stretch of time of one channel. All arrays are
 flat, and the place of a step is that of the lane's first one plus a constant: what addresses cost, a program pays in
@@ -31,14 +34,13 @@ ABREAST = 8
 class Cut(NamedTuple):
     """How a scan is cut: channels and stretches side by side in a program, steps of a stretch, blocks looked back on.
 
-    `together`: maps of blocks that are fetched at once when they are followed.
+    `window`: blocks whose maps and states are fetched at once on the way back.
     """
 
     channels: int
     stretches: int
     steps: int
-    window: int = 32
-    together: int = 8
+    window: int = 8
 
 
 def cut(steps: int, components: int, channels: int) -> Cut:
@@ -54,7 +56,7 @@ def cut(steps: int, components: int, channels: int) -> Cut:
     while stretches * wide < 512 and steps > BLOCKS * held * stretches:
         stretches *= 2
     stretches = min(stretches, _power(-(-steps // held)))
-    return Cut(wide, stretches, held, 32, {1: 16, 2: 2}.get(components, 1))
+    return Cut(wide, stretches, held, {1: 8, 2: 2}.get(components, 1))
 
 
 def _power(x: int) -> int:
@@ -80,16 +82,14 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     spec = jax.ShapeDtypeStruct
     outs = [
         spec((b.size,), b.dtype),
-        spec((rows * blocks * (facts + c) * how.channels,), held),
         spec((2 * rows * blocks * facts * how.stretches * how.channels if how.stretches > 1 else 1,), held),
-        spec((rows * blocks,), jnp.int32),
-        spec((rows,), jnp.int32),
+        spec((rows * blocks * (facts + c) * how.channels,), _BITS[held]),
     ]
     given = [a.reshape(-1), b.reshape(-1)]
     given += [] if h0 is None else [h0.reshape(-1)]
     given += [] if resets is None else [resets.astype(jnp.int8).reshape(-1)]
-    zeros = [jnp.zeros((rows * blocks,), jnp.int32), jnp.zeros((rows,), jnp.int32)]
-    shape = _Shape(how, t, c, k, tiles, blocks, facts, one_slope=a.shape[2:] == (1, 1) and k > 1)
+    untold = jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])
+    shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, one_slope=a.shape[2:] == (1, 1) and k > 1)
     kernel = functools.partial(
         _kernel, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse, adjoint=adjoint,
         interpret=interpret, held=held,
@@ -98,20 +98,25 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
         kernel,
         grid=(rows * blocks,),
         out_shape=outs,
-        input_output_aliases={len(given): len(outs) - 2, len(given) + 1: len(outs) - 1},
+        input_output_aliases={len(given): 2},
         compiler_params=plgpu.CompilerParams(num_warps=max(how.channels * how.stretches // 32, 1), num_stages=1),
         interpret=interpret,
-    )(*given, *zeros)
+    )(*given, untold)
     return found[0].reshape(b.shape)
 
 
 def accumulator(dtype) -> Any:
     """The type that states are added up in."""
-    return jnp.float32 if jnp.dtype(dtype).itemsize == 2 else dtype
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
+
+
+_BITS = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.float64): jnp.int64}
+_UNTOLD = {jnp.int32: 0x7FEDCBA9, jnp.int64: 0x7FFEDCBA98765432}
+"""A NaN by which a number not told yet is known. Arithmetic makes others; one that is read is told as another."""
 
 
 class _Shape(NamedTuple):
-    """Sizes of a call: its cut; steps, components, channels; tiles, blocks of a tile; numbers of a map that are told."""
+    """Sizes of a call: its cut; steps, components, channels; tiles; blocks of a row, rows; numbers of a map."""
 
     how: Cut
     steps: int
@@ -119,6 +124,7 @@ class _Shape(NamedTuple):
     k: int
     tiles: int
     blocks: int
+    rows: int
     facts: int
     one_slope: bool
 
@@ -145,11 +151,11 @@ class _Map(NamedTuple):
             return [x + y for x, y in zip(moved, self.b, strict=True)]
         return [jnp.where(self.new, y, x + y) for x, y in zip(moved, self.b, strict=True)]
 
-    def where(self, kept: Array) -> "_Map":
-        """This map where `kept`, else the one that changes nothing."""
-        A = [[jnp.where(kept, x, jnp.full_like(x, i == j)) for j, x in enumerate(row)] for i, row in enumerate(self.A)]
-        b = [jnp.where(kept, x, jnp.zeros_like(x)) for x in self.b]
-        return _Map(A, b, None if self.new is None else self.new & kept)
+    def where(self, kept: Array, other: "_Map") -> "_Map":
+        """This map where `kept`, else the other."""
+        A = [[jnp.where(kept, x, y) for x, y in zip(*rows, strict=True)] for rows in zip(self.A, other.A, strict=True)]
+        b = [jnp.where(kept, x, y) for x, y in zip(self.b, other.b, strict=True)]
+        return _Map(A, b, None if self.new is None or other.new is None else (kept & self.new) | (~kept & other.new))
 
     def numbers(self) -> list[Array]:
         told = [x for row in self.A for x in row] + self.b
@@ -188,12 +194,14 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
     a_ref, b_ref = refs.pop(0), refs.pop(0)
     h0_ref = refs.pop(0) if with_start else None
     resets_ref = refs.pop(0) if with_resets else None
-    h_ref, facts_ref, stretch_ref, flags_ref, ticket_ref = refs[2:]  # before them the zeros, which are the last two
+    h_ref, stretch_ref, facts_ref = refs[1:]  # before them the bits untold, which are the last of these
 
     how, c, k = shape.how, shape.c, shape.k
-    row = pl.program_id(0) % ticket_ref.shape[0]  # rows side by side: the fewer blocks of one are under way, the better
+    row, block = (
+        pl.program_id(0) % shape.rows,
+        pl.program_id(0) // shape.rows,
+    )  # the fewer of a row at a time the better
     sequence, tile = row // shape.tiles, row % shape.tiles
-    block = plgpu.atomic_add(ticket_ref, (row,), jnp.int32(1))
     lane = jnp.arange(how.channels * how.stretches, dtype=jnp.int32)
     place, stretch = lane % how.channels, lane // how.channels
     channel = tile * how.channels + place
@@ -239,18 +247,11 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
         mine, whole = share(stretch_ref, at, whole, lane, how, with_resets, barrier)
 
     # What the blocks before have told.
-    size = (shape.facts + c) * how.channels
-    facts_at = row * shape.blocks * size
+    told = _Told(facts_ref, shape, row, place, with_resets, held)
     last = stretch == how.stretches - 1
-    for i, x in enumerate(whole.numbers()):
-        _store(facts_ref, facts_at + block * size + i * how.channels + place, x, mask=last)
-    barrier()
-    plgpu.atomic_add(flags_ref, (row * shape.blocks + block,), jnp.int32(1))
-    state = _looked_back(facts_ref, flags_ref, shape, row, block, facts_at, place, h0, with_resets, barrier)
-    for i, x in enumerate(whole(state)):
-        _store(facts_ref, facts_at + block * size + (shape.facts + i) * how.channels + place, x, mask=last)
-    barrier()
-    plgpu.atomic_add(flags_ref, (row * shape.blocks + block,), jnp.int32(1))
+    told.tell(block, 0, whole.numbers(), mask=last)
+    state = told.before(block, h0)
+    told.tell(block, shape.facts, whole(state), mask=last)
     state = state if mine is None else mine(state)
 
     # The states, from the registers.
@@ -258,6 +259,13 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
         state = one(state)
         for i, x in enumerate(state):
             _store(h_ref, at_b + (back * u * wide + i * k), x, mask=u < left)
+
+
+def _unmoved(lane: Array, like: _Map) -> _Map:
+    """The map that changes nothing."""
+    zero = jnp.zeros(lane.shape, like.b[0].dtype)
+    A = [[jnp.full_like(zero, i == j) for j in range(len(like.b))] for i in range(len(like.b))]
+    return _Map(A, [zero] * len(like.b), None if like.new is None else lane < 0)
 
 
 def _abreast(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
@@ -268,7 +276,8 @@ def _abreast(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -
     c, place = len(whole.b), lane % how.channels
     maps = [_read_map(ref, at + s * how.channels + place, lane.size, c, with_resets, mask=lane >= 0)
             for s in range(how.stretches)]  # fmt: skip
-    earlier = [one.where(lane // how.channels > s) for s, one in enumerate(maps[:-1])]
+    nothing = _unmoved(lane, maps[0])
+    earlier = [one.where(lane // how.channels > s, nothing) for s, one in enumerate(maps[:-1])]
     return functools.reduce(_Map.then, earlier), functools.reduce(_Map.then, maps)
 
 
@@ -288,36 +297,61 @@ def _doubling(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) 
     return earlier, _read_map(ref, end, lane.size, c, with_resets, mask=lane >= 0)
 
 
-def _looked_back(facts_ref, flags_ref, shape, row, block, facts_at, place, h0, with_resets, barrier) -> list[Array]:
-    """The state before a block: the nearest that is known, sent through the maps of the blocks since."""
-    how, c = shape.how, shape.c
-    size = (shape.facts + c) * how.channels
-    ahead = jnp.arange(how.window, dtype=jnp.int32)
+class _Told:
+    """What the blocks of a row tell one another: the map of each, and, when it is known, the state behind it."""
 
-    def flags() -> tuple[Array, Array]:
-        """How far back the nearest known state is, and the nearest block that has told nothing."""
-        q = block - 1 - ahead
-        f = _load(flags_ref, row * shape.blocks + q, mask=q >= 0, volatile=True)
-        f = jnp.where(q == -1, 2, f)  # before all blocks lies h0
-        far = jnp.full_like(ahead, how.window)
-        return jnp.min(jnp.where(f == 2, ahead, far)), jnp.min(jnp.where(f == 0, ahead, far))
+    def __init__(self, ref, shape: _Shape, row: Array, place: Array, with_resets: bool, held):
+        self.ref, self.shape, self.place, self.with_resets, self.held = ref, shape, place, with_resets, held
+        self.size = (shape.facts + shape.c) * shape.how.channels
+        self.begin = row * shape.blocks * self.size
+        self.bits = _BITS[held]
+        self.untold = jnp.asarray(_UNTOLD[self.bits], self.bits)
 
-    known, _ = jax.lax.while_loop(lambda seen: seen[0] >= seen[1], lambda seen: flags(), flags())
-    barrier()
-    origin = block - 1 - known
-    at = facts_at + origin * size + place
-    there = (place >= 0) & (origin >= 0)
-    state = [_load(facts_ref, at + (shape.facts + i) * how.channels, mask=there, volatile=True) for i in range(c)]
-    state = [jnp.where(origin >= 0, x, y) for x, y in zip(state, h0, strict=True)]
+    def at(self, block: Array, i: int) -> Array:
+        return self.begin + block * self.size + i * self.shape.how.channels + self.place
 
-    def follow(i, state):
-        for j in range(1, how.together + 1):
-            q = origin + i * how.together + j
-            there = (place >= 0) & (q < block)
-            one = _read_map(
-                facts_ref, facts_at + q * size + place, how.channels, c, with_resets, mask=there, volatile=True
-            )
-            state = one(state)
-        return state
+    def tell(self, block, begin: int, numbers: list[Array], *, mask: Array) -> None:
+        for i, x in enumerate(numbers):
+            bits = jax.lax.bitcast_convert_type(x, self.bits)
+            bits = jnp.where(bits == self.untold, bits + 1, bits)
+            _store(self.ref, self.at(block, begin + i), bits, mask=mask)
 
-    return jax.lax.fori_loop(0, (known + how.together - 1) // how.together, follow, state)
+    def heard(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
+        """Numbers, and whether all of them have been told; where masked they are 0, and have not."""
+        bits = [
+            _load(self.ref, self.at(block, begin + i), mask=mask, other=self.untold, volatile=True)
+            for i in range(count)
+        ]
+        known = functools.reduce(jnp.logical_and, [x != self.untold for x in bits])
+        zero = jnp.zeros_like(bits[0])
+        return [jax.lax.bitcast_convert_type(jnp.where(known, x, zero), self.held) for x in bits], known
+
+    def before(self, block: Array, h0: list[Array]) -> list[Array]:
+        """The state before a block: the nearest that is known, sent through the maps of the blocks since."""
+        c, facts, never = self.shape.c, self.shape.facts, self.place < 0
+        nothing = [jnp.zeros(self.place.shape, self.held)] * c
+
+        def look(seen):
+            q, way, state, done = seen
+            masks = [(q >= j) & ~done for j in range(self.shape.how.window)]
+            states = [self.heard(q - j, facts, c, mask=mask) for j, mask in enumerate(masks)]
+            maps = [self.heard(q - j, 0, facts, mask=mask) for j, mask in enumerate(masks)]
+            going, passed = ~done, jnp.zeros_like(q)
+            for j, ((h, known), (numbers, told)) in enumerate(zip(states, maps, strict=True)):
+                first = q == j - 1  # before all blocks lies h0
+                h = [jnp.where(first, x, y) for x, y in zip(h0, h, strict=True)]
+                here = going & (known | first)
+                state = [jnp.where(here, x, y) for x, y in zip(way(h), state, strict=True)]
+                done, going = done | here, going & ~here & told
+                way = self.map(numbers).then(way).where(going, way)
+                passed = passed + going.astype(jnp.int32)
+            return q - passed, way, state, done
+
+        way = _unmoved(self.place, _Map([], nothing, never if self.with_resets else None))
+        start = jnp.zeros_like(self.place) + (block - 1), way, nothing, never
+        return jax.lax.while_loop(lambda seen: jnp.min(seen[3].astype(jnp.int32)) == 0, look, start)[2]
+
+    def map(self, numbers: list[Array]) -> _Map:
+        c = self.shape.c
+        A = [numbers[i * c : (i + 1) * c] for i in range(c)]
+        return _Map(A, numbers[c * c : c * c + c], numbers[-1] != 0 if self.with_resets else None)
