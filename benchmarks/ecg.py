@@ -72,11 +72,12 @@ SPARSE = {"length": 50, "steps": 8_000, "learning_rate": (1e-2, 1e-4), "interval
 PAPER = {"length": 50, "steps": 4_000, "learning_rate": (2e-3, 2e-5), "interval": 10}
 
 CONFIGURATIONS = {
-    "clipped shallow M5 H250, alpha .2": Configuration(
+    "clipped shallow M5 H250, alpha .25": Configuration(
         lambda key: ClippedShallowPLRNN(5, 250, key=key),
-        {**SHALLOW, "alpha": 0.2, "steps": 55_000, "evaluations": 80},
+        {**SHALLOW, "alpha": 0.25, "steps": 100_000, "learning_rate": (1.2e-2, 1e-4), "evaluations": 90},
         True,
         5,
+        (1.0, 0.1, 1.2e-3),
     ),
     "clipped shallow M5 H250, adaptive": Configuration(
         lambda key: ClippedShallowPLRNN(5, 250, key=key),

@@ -40,16 +40,15 @@ class Sequential(AbstractSolver):
     - `adjoint`: `"deferred"` is hand-written reverse mode with one contraction for all parameter gradients: the
       one to train with. `"direct"` leaves differentiation to JAX: for Jacobian-vector products and higher orders.
     - `unroll`: steps in one turn of the loop; more compile longer and may run faster.
-    - `engine`: `"loop"`, the compiled loop; `"fused"`, all of it in one kernel on an NVIDIA GPU, for small states and
-      for cells of any size whose Jacobian is declared diagonal or in blocks; `"auto"`, that kernel where it serves, and
-      else the loop (on a CPU always). `stats["fused"]` says which it was. `"interpreted"` runs the kernel on any
-      platform, slowly: for tests. The kernel is faster by one or two powers of ten, but it has been held against the
-      loop interpreted on a CPU only, not yet on a GPU: that is why it has to be asked for.
+    - `engine`: `"auto"`, all of it in one kernel on an NVIDIA GPU, where that serves, and else the compiled loop (on a
+      CPU always); `stats["fused"]` says which it was. `"fused"` asks for the kernel by name: it takes small states, and
+      cells of any size whose Jacobian is declared diagonal or in blocks, and is faster by one or two powers of ten.
+      `"loop"` asks for the loop; `"interpreted"` runs the kernel on any platform, slowly: for tests.
     """
 
     adjoint: str = eqx.field(static=True, default="deferred")
     unroll: int = eqx.field(static=True, default=1)
-    engine: str = eqx.field(static=True, default="loop")
+    engine: str = eqx.field(static=True, default="auto")
 
     def __check_init__(self):
         if self.adjoint not in ("deferred", "direct"):

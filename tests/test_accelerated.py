@@ -3,7 +3,7 @@
 Those marked `gpu` run the same laws on the hardware.
 """
 
-import sys
+import itertools
 
 import equinox as eqx
 import jax
@@ -100,23 +100,6 @@ def test_scans_of_other_types(kind, tolerance):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_many_channels_are_scanned_from_end_to_end(reverse, monkeypatch):
-    (a, b, h0, g, _), (a2, b2, h02, g2, _) = problem((35,), 35, 35), problem((35,), 35, 35)
-    batch = (jnp.stack([a, 0.9 * a2]), jnp.stack([b, b2[::-1]]), jnp.stack([h0, 2 * h02]), jnp.stack([g, g2]))
-    kernel = sys.modules["dsrecon.kernels.accelerated.scan"]
-    streamed, seen = kernel._streamed, []
-    monkeypatch.setattr(kernel, "STREAMED", 4)
-    monkeypatch.setattr(kernel, "_streamed", lambda *given: seen.append(given) or streamed(*given))
-
-    def each(engine):
-        return jax.vmap(lambda a, b, h0, g: gradients(engine, a, b, h0, g, None, reverse))(*batch)
-
-    for x, y in zip(each("interpreted"), each("sequential"), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
-    assert len(seen) == 2  # the scan and that of its adjoint
-
-
 def test_half_precision_is_added_up_in_single():
     a, b, _, _, _ = problem((3,), 3, 8, np.float32)
     low = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
@@ -155,8 +138,8 @@ def test_the_nan_by_which_nothing_is_told_is_a_number_like_others():
 def test_cuts_cover_every_shape():
     for steps in (1, 7, 1000, 65537):
         for c in (1, 2, 3, 4):
-            for channels in (1, 3, 130):
-                how = cut(steps, c, channels)
+            for channels, rows in itertools.product((1, 3, 130), (1, 10, 100)):
+                how = cut(steps, c, channels, rows)
                 assert how.channels & (how.channels - 1) == 0 and how.stretches & (how.stretches - 1) == 0
                 assert 1 <= how.channels * how.stretches <= 512
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsrecon.kernels.engine import AbstractEngine
-from dsrecon.kernels.structure import DENSE, DIAGONAL, Form, apply, apply_to_one, form_of
+from dsrecon.kernels.platform import nvidia
+from dsrecon.kernels.structure import Form, apply, apply_to_one, form_of
 
 ENGINES = ("auto", "sequential", "associative", "chunked", "pallas", "interpreted")
 
@@ -34,10 +35,6 @@ TURN_BYTES = 28e6
 
 FEW_STEPS = 16
 """Up to here a loop has no more launches than the levels of a parallel scan."""
-
-
-WARP = 32
-"""Units from which blocks are scanned by the one-pass kernel: a lane each."""
 
 
 class Plan(NamedTuple):
@@ -132,14 +129,12 @@ def fused(a: Array, b: Array, engine: str | Callable) -> bool:
     """
     if engine not in ("auto", "pallas", "interpreted"):
         return False
-    if engine == "auto" and (jax.default_backend() != "gpu" or b.shape[0] <= FEW_STEPS):
+    if engine == "auto" and (not nvidia() or b.shape[0] <= FEW_STEPS):
         return False
     from dsrecon.kernels.accelerated.scan import supported
 
-    if engine == "auto" and a.ndim > DIAGONAL and (a.ndim == DENSE or a.shape[-1] < WARP):
-        return False  # dense slopes, or blocks of few units: the associative scan is as fast (H200, 3 x 3, 10^6 steps)
     why = supported(a, b)
-    if engine == "pallas" and jax.default_backend() != "gpu":
+    if engine == "pallas" and not nvidia():
         why = f"it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}"
     if why and engine != "auto":
         raise ValueError(f"engine={engine!r} cannot serve: {why}.")

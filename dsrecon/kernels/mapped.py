@@ -6,6 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from dsrecon.kernels.platform import nvidia
+
 
 def mapped(function: Callable, model: Any, *along: Any, engine: Any = "auto") -> Any:
     """`function(model, *along_t)` for every step: `jax.vmap` over the leading axes of `along`.
@@ -17,7 +19,7 @@ def mapped(function: Callable, model: Any, *along: Any, engine: Any = "auto") ->
     `engine`: that of the scan which follows. Only beside `"auto"` and `"pallas"` is the map a kernel: one for several
     devices must be left to the compiler, which cannot share a kernel out among them.
     """
-    if jax.default_backend() == "gpu" and engine in ("auto", "pallas"):
+    if nvidia() and engine in ("auto", "pallas"):
         from dsrecon.kernels.accelerated.plan import Unfused
         from dsrecon.kernels.accelerated.steps import map_steps
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
 from dsrecon.kernels.contraction import contract
+from dsrecon.kernels.platform import nvidia
 
 ENGINES = ("auto", "loop", "fused", "interpreted")
 
@@ -22,7 +23,7 @@ def recurrence(
     steps: int | None = None,
     adjoint: str = "deferred",
     unroll: int = 1,
-    engine: str = "loop",
+    engine: str = "auto",
     units: int | None = None,
     batch_first: bool = False,
 ) -> Inexact[Array, "..."]:
@@ -111,14 +112,14 @@ def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: i
 
 def fuses(engine: str) -> bool:
     """Whether the kernel is thought of at all: on a CPU, under `"auto"`, it is not."""
-    return engine in ("fused", "interpreted") or (engine == "auto" and jax.default_backend() == "gpu")
+    return engine in ("fused", "interpreted") or (engine == "auto" and nvidia())
 
 
 def serves(step: Step, z0: Array, inputs: Inputs, *, engine: str, units: int | None) -> bool:
     """Whether the loop is run as one kernel. **Raises** `ValueError` where that is asked for by name and cannot be."""
     if not fuses(engine):
         return False
-    if engine == "fused" and jax.default_backend() != "gpu":
+    if engine == "fused" and not nvidia():
         raise ValueError(f'engine="fused" needs an NVIDIA GPU: JAX runs on {jax.default_backend()}.')
     from dsrecon.kernels.accelerated.loop import Unfused, check
 

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-BLOCKS = 1024
-"""Blocks of one tile of channels that may follow one another before programs take more steps each."""
+MANY, FEW = 64, 8
+"""Rows (tiles of channels, of all sequences) from which a program takes fewer steps, and below which it takes more."""
 
 ABREAST = 8
 """Stretches side by side whose maps are read by all of them at once; more are composed in rounds."""
@@ -43,20 +43,24 @@ class Cut(NamedTuple):
     window: int = 8
 
 
-def cut(steps: int, components: int, channels: int) -> Cut:
-    """The rule, from the shape alone.
+def cut(steps: int, components: int, channels: int, rows: int) -> Cut:
+    """The rule, from the shape alone; `rows`: tiles of channels, of all sequences together.
 
     Registers set the steps of a stretch: `c^2 + c` numbers a step. Lanes are channels while these fill a warp; beside
-    them stretches of time, more where there would be more than `BLOCKS` blocks, since these follow one another.
-    Measured on an H200 at `(8, 65536, 128)`, in shares of the copy: 1 stretch .20, 4 .57, 8 .47, 16 .58.
+    them stretches of time: blocks of one row follow one another, so the fewer rows there are, the longer the blocks.
+    Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows, 1, 2, 4 stretches of 16 steps .60, .63, .67, 2
+    of 32 .68; `(8, 65536, 128)`, 32 rows, 4 of 16 .61 to .66, 4 of 32 .71, 8 of 16 .61; `(1, 1048576, 64)`, 2 rows, 8
+    of 16 .43, of 32 .63, 16 of 32 .60; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2: .22 ms.
     """
     wide = min(32, _power(channels))
-    held = min({1: 16, 2: 4, 3: 2, 4: 2}[components], _power(steps))
-    stretches = 8 if wide == 32 and components == 1 else 1 if wide == 32 else 128 // wide
-    while stretches * wide < 512 and steps > BLOCKS * held * stretches:
-        stretches *= 2
-    stretches = min(stretches, _power(-(-steps // held)))
-    return Cut(wide, stretches, held, {1: 8, 2: 2}.get(components, 1))
+    held = min({1: 32, 2: 4, 3: 2, 4: 2}[components], _power(steps))
+    if wide < 32:
+        stretches = 128 // wide
+    elif components == 1:
+        stretches = 2 if rows >= MANY else 8 if rows < FEW else 4
+    else:
+        stretches = 4
+    return Cut(wide, min(stretches, _power(-(-steps // held))), held, {1: 4 if rows >= MANY else 8}.get(components, 2))
 
 
 def _power(x: int) -> int:
@@ -75,7 +79,7 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     from jax.experimental.pallas import triton as plgpu
 
     n, t, c, k = b.shape
-    how = cut(t, c, k) if how is None else how
+    how = cut(t, c, k, n * -(-k // 32)) if how is None else how
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
     held = accumulator(b.dtype)
     facts, rows = c * c + c + (resets is not None), n * tiles
@@ -197,10 +201,8 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
     h_ref, stretch_ref, facts_ref = refs[1:]  # before them the bits untold, which are the last of these
 
     how, c, k = shape.how, shape.c, shape.k
-    row, block = (
-        pl.program_id(0) % shape.rows,
-        pl.program_id(0) // shape.rows,
-    )  # the fewer of a row at a time the better
+    program = pl.program_id(0)
+    row, block = program % shape.rows, program // shape.rows  # the fewer blocks of a row at a time, the better
     sequence, tile = row // shape.tiles, row % shape.tiles
     lane = jnp.arange(how.channels * how.stretches, dtype=jnp.int32)
     place, stretch = lane % how.channels, lane // how.channels

@@ -1,8 +1,7 @@
 """`linear_scan` and its adjoint recurrence on a GPU: which kernel runs them, and in which layout.
 
 Real slopes are blocks to the kernel in `lookback`, diagonal ones blocks of one number; complex ones are blocks of two.
-Mapped diagonal scans are one kernel for all their sequences, and where these have channels enough to keep every
-multiprocessor busy, it is that of `loop`: no block then waits for another.
+Mapped diagonal scans are one kernel for all their sequences.
 """
 
 import functools
@@ -12,11 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
-from dsrecon.kernels.accelerated.lookback import Cut, accumulator, call
-from dsrecon.kernels.accelerated.loop import TILE, loop
-
-STREAMED = 192
-"""Tiles of channels, of all sequences together, from which each is one program from the first step to the last."""
+from dsrecon.kernels.accelerated.lookback import Cut, call
 
 COUNTED = 2**31
 """Numbers that an array of a kernel may have: they are counted in 32 bits."""
@@ -86,8 +81,6 @@ def _batched(reverse: bool, adjoint: bool, interpret: bool) -> Callable[[Array, 
     def run(a, b, h0):
         if a.size >= COUNTED and len(a) > 1:
             return jnp.concatenate([run(a[i : i + 1], b[i : i + 1], h0[i : i + 1]) for i in range(len(a))])
-        if len(a) * -(-a.shape[2] // TILE) >= STREAMED:
-            return _streamed(a, b, h0, reverse, adjoint, interpret)
         start = None if adjoint else h0[:, None]
         h = call(a[:, :, None], b[:, :, None], start, None, reverse=reverse, adjoint=adjoint, interpret=interpret)
         return h[:, :, 0]
@@ -98,24 +91,6 @@ def _batched(reverse: bool, adjoint: bool, interpret: bool) -> Callable[[Array, 
         return merged.reshape(size, -1, *merged.shape[1:]), True
 
     return run
-
-
-def _streamed(a: Array, b: Array, h0: Array, reverse: bool, adjoint: bool, interpret: bool) -> Array:
-    """The scan of sequences `[n, t, k]` as a recurrence whose units do not meet."""
-    held = accumulator(b.dtype)
-
-    def onwards(_, h, now):
-        h = now[0].astype(held) * h[0] + now[1].astype(held)
-        return (h,), (h.astype(b.dtype),)
-
-    def back(_, u, now):
-        l = u[0] + now[1].astype(held)
-        return (now[0].astype(held) * l,), (l.astype(b.dtype),)
-
-    start = (jnp.zeros_like(h0) if adjoint else h0).astype(held)
-    step = back if adjoint else onwards
-    (h,), _ = loop(step, (), (start,), (a, b), b.shape[1], units=b.shape[2], reverse=reverse, interpret=interpret)
-    return h
 
 
 def _merged(size: int, batched, given) -> list[Array]:

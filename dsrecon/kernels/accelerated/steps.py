@@ -24,6 +24,9 @@ LANES = 128
 LARGEST = 4_000
 """Operations on single numbers that a kernel is written out into."""
 
+TOLD = 100
+"""Numbers of a step that a kernel writes: with more the registers no longer hold what is on the way."""
+
 
 def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: bool = False) -> Any:
     """`function(parameters, along_t)` for every step: `jax.vmap(function, (None, 0))`, in one kernel.
@@ -42,6 +45,8 @@ def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: boo
     found = jax.eval_shape(function, shapes, now)
     leaves, structure = jax.tree.flatten(found)
     outs = [jax.ShapeDtypeStruct((steps, *x.shape), jnp.int8 if x.dtype == jnp.bool_ else x.dtype) for x in leaves]
+    if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= 2**31:
+        raise Unfused("the steps hold 2^31 numbers and more: the kernel counts them in 32 bits.")
     constants = jax.tree.leaves(parameters)
     out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, interpret)
     out = [x != 0 if wanted.dtype == jnp.bool_ else x for x, wanted in zip(out, leaves, strict=True)]
@@ -65,6 +70,9 @@ def written(function: Callable, parameters: Any, now: Any) -> Program:
         work += _work(op)
     if work > LARGEST:
         raise Unfused(f"the step is {work} operations on numbers: up to {LARGEST} are written out.")
+    told = sum(math.prod(v.aval.shape) for v in found)
+    if told > TOLD:
+        raise Unfused(f"the step tells {told} numbers: up to {TOLD} are written out.")
     if any(jnp.ndim(x) for x in values.values()):
         raise Unfused("the step holds constant arrays.")
     used = {v for op in operations for v in op.given if isinstance(v, Var)} | set(found)
@@ -85,12 +93,8 @@ def _call(program: Program, given: list[Array], constants: int, outs: list, inte
 
     steps = outs[0].shape[0]
     given = [x.astype(jnp.int8) if x.dtype == jnp.bool_ else x for x in given]
-    flat = [
-        x.reshape(-1) if i < constants else x.reshape(steps, -1)
-        for i, (x, v) in enumerate(zip(given, program.given, strict=True))
-        if v is not None
-    ]
-    shapes = [jax.ShapeDtypeStruct((steps, math.prod(x.shape[1:])), x.dtype) for x in outs]
+    flat = [x.reshape(-1) for x, v in zip(given, program.given, strict=True) if v is not None]
+    shapes = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
     kernel = functools.partial(_kernel, program=program, constants=constants, steps=steps)
     found = pl.pallas_call(
         kernel,
@@ -108,6 +112,10 @@ def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
 
     at = pl.program_id(0) * LANES + jnp.arange(LANES, dtype=jnp.int32)
     there = at < steps
+
+    def place(v, j: int) -> tuple[Array]:
+        return (at * math.prod(v.aval.shape) + j,)
+
     known: dict = {}
     refs = list(refs)
     for i, v in enumerate(program.given):
@@ -119,7 +127,7 @@ def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
             if i < constants:
                 x = plgpu.load(ref.at[(jnp.asarray(j, jnp.int32),)])
             else:
-                x = plgpu.load(ref.at[(at, jnp.full_like(at, j))], mask=there, other=0)
+                x = plgpu.load(ref.at[place(v, j)], mask=there, other=0)
             numbers[j] = x != 0 if v.aval.dtype == jnp.bool_ else x
         known[v] = numbers.reshape(v.aval.shape)
     for v, value in program.values.items():
@@ -128,7 +136,7 @@ def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
         known |= dict(zip(op.found, _done(op, [_value(v, known) for v in op.given]), strict=True))
     for ref, v in zip(refs, program.found, strict=True):
         for j, x in enumerate(_value(v, known).reshape(-1)):
-            plgpu.store(ref.at[(at, jnp.full_like(at, j))], jnp.broadcast_to(x, at.shape).astype(ref.dtype), mask=there)
+            plgpu.store(ref.at[place(v, j)], jnp.broadcast_to(x, at.shape).astype(ref.dtype), mask=there)
 
 
 def _one(x: Any) -> np.ndarray:
