@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-MANY, FEW = 64, 8
-"""Rows (tiles of channels, of all sequences) from which a program takes fewer steps, and below which it takes more."""
+FEW = 8
+"""Rows (tiles of channels, of all sequences) below which a program takes more steps, and looks back farther."""
 
 ABREAST = 8
 """Stretches side by side whose maps are read by all of them at once; more are composed in rounds."""
@@ -48,19 +48,20 @@ def cut(steps: int, components: int, channels: int, rows: int) -> Cut:
 
     Registers set the steps of a stretch: `c^2 + c` numbers a step. Lanes are channels while these fill a warp; beside
     them stretches of time: blocks of one row follow one another, so the fewer rows there are, the longer the blocks.
-    Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows, 1, 2, 4 stretches of 16 steps .60, .63, .67, 2
-    of 32 .68; `(8, 65536, 128)`, 32 rows, 4 of 16 .61 to .66, 4 of 32 .71, 8 of 16 .61; `(1, 1048576, 64)`, 2 rows, 8
-    of 16 .43, of 32 .63, 16 of 32 .60; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2: .22 ms.
+    Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows, 1, 2, 4 stretches of 32 steps .70, .72, .77;
+    `(8, 65536, 128)`, 32 rows, 4 stretches .77, 8 of them .71, windows of 2, 4, 8 blocks .77, .73, .73;
+    `(1, 1048576, 64)`, 2 rows, 8 stretches of 16 steps .45, of 32 .64, 16 of 32 .61; 3 x 3 blocks of one unit, 10^6
+    steps, 128 stretches of 2 steps .22 ms, 256 .24 ms.
     """
     wide = min(32, _power(channels))
-    held = min({1: 32, 2: 4, 3: 2, 4: 2}[components], _power(steps))
+    held = min({1: 32 if wide == 32 else 16, 2: 4, 3: 2, 4: 2}[components], _power(steps))
     if wide < 32:
         stretches = 128 // wide
     elif components == 1:
-        stretches = 2 if rows >= MANY else 8 if rows < FEW else 4
+        stretches = 8 if rows < FEW else 4
     else:
         stretches = 4
-    return Cut(wide, min(stretches, _power(-(-steps // held))), held, {1: 4 if rows >= MANY else 8}.get(components, 2))
+    return Cut(wide, min(stretches, _power(-(-steps // held))), held, 8 if components == 1 and rows < FEW else 2)
 
 
 def _power(x: int) -> int:
@@ -79,7 +80,9 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     from jax.experimental.pallas import triton as plgpu
 
     n, t, c, k = b.shape
-    how = cut(t, c, k, n * -(-k // 32)) if how is None else how
+    if how is None:
+        how = cut(t, c, k, n * -(-k // 32))
+        how = how if resets is None else how._replace(steps=-(-how.steps // 2))  # whose marks take registers too
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
     held = accumulator(b.dtype)
     facts, rows = c * c + c + (resets is not None), n * tiles

@@ -23,9 +23,6 @@ LARGEST = 64
 TILE = 32
 """Units of a program, where units do not meet."""
 
-AWAITED = 64
-"""Numbers a lane that are on their way at any time, where units do not meet."""
-
 
 def forward(
     step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None = None, interpret: bool = False
@@ -175,32 +172,30 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
 
 
 def _turns(made: Plan, units: int | None) -> int:
-    """Steps whose inputs are on their way while as many before them are worked on: registers decide.
+    """Steps whose inputs are on their way while those of as many before are worked on: registers decide.
 
-    Where units do not meet there may be a program or two to a multiprocessor, and these must keep the memory busy.
+    More of them, as tiles that were cut into steps in registers, were tried on an H200 and slower (ParaLSTM with
+    gradient 23 ms instead of 15): a step of one program takes as long as its chain of operations.
     """
-    numbers = sum(max(len(made.bounds[v]) - 1, 1) for v in made.streams if v.aval.ndim)
-    return 2 if units is None else max(min(_power(AWAITED // max(numbers, 1) + 1) // 2, 32), 1)
+    numbers = sum(max(len(made.bounds[v]) - 1 if v.aval.ndim else 1, 1) for v in made.streams)
+    return 2 if units is None else max(min(32 // max(numbers, 1), 8), 1)
 
 
 class _Lanes:
     """How vectors lie in the lanes of a program, and how they come from memory, where all arrays are flat.
 
-    A small state is a vector of lanes. Of units that do not meet a program has a tile, `[1, TILE]`; their inputs come
-    as `[steps, TILE]` in one go, and are cut into steps in registers: a load a step would take Triton minutes to
-    compile.
+    A small state is a vector of lanes; of units that do not meet a program has a tile.
     """
 
     def __init__(self, made: Plan, units: int | None, tile: Array):
         self.made, self.units, self.tile = made, units, tile
 
     def shape(self, n: int) -> tuple[int, ...]:
-        return (_power(n),) if self.units is None else (1, TILE)
+        return (_power(n),) if self.units is None else (TILE,)
 
     def lanes(self, n: int) -> Array:
-        if self.units is None:
-            return jnp.arange(_power(n), dtype=jnp.int32)
-        return (self.tile * TILE + jnp.arange(TILE, dtype=jnp.int32))[None]
+        lane = jnp.arange(*self.shape(n), dtype=jnp.int32)
+        return lane if self.units is None else self.tile * TILE + lane
 
     def real(self, n: int) -> Array:
         return self.lanes(n) < n
@@ -215,20 +210,6 @@ class _Lanes:
         if not v.aval.ndim:
             return [_load(ref, begin)]
         return [_load(ref, begin + at, mask=there, other=0) for at, there in self.places(v)]
-
-    def read_steps(self, ref, counts: list[Array], v) -> list[list[Array]]:
-        """The same of as many steps as there are `counts`, which lie at equal distances."""
-        if self.units is None or not v.aval.ndim or len(counts) == 1:
-            return [self.read(ref, count, v) for count in counts]
-        way = counts[1] - counts[0]
-        n, many = math.prod(v.aval.shape), jnp.arange(len(counts), dtype=jnp.int32)[:, None]
-        begin = jnp.asarray(counts[0] * n, jnp.int32)
-        tiles = []
-        for at, there in self.places(v):
-            tiles.append(
-                _load(ref, begin + many * way * n + at, mask=jnp.broadcast_to(there, (many.size, TILE)), other=0)
-            )
-        return [list(parts) for parts in zip(*(jnp.split(x, len(counts), 0) for x in tiles), strict=True)]
 
     def write(self, ref, count, v, parts: list[Array]) -> None:
         begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
@@ -295,16 +276,13 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
     machine = Machine(lanes.shape, lanes.real, constants.matrix)
 
     def count(i):
-        """Of a step, among all steps of all sequences; beyond the end that of the last one, which nobody uses."""
-        i = jnp.minimum(i, steps - 1)
+        """Of a step, among all steps of all sequences."""
         return row * steps + (steps - 1 - i if reverse else i)
 
-    def arriving(i, many: int) -> list[list]:
-        """The inputs of the steps from `i` on, by step; from whole turns beyond the end nobody uses what comes."""
-        begin = jnp.minimum(i, max(steps - many, 0))
-        counts = [count(begin + j) for j in range(many)]
-        each = [lanes.read_steps(ref, counts, v) for ref, v in zip(stream_refs, made.streams, strict=True)]
-        return [list(step) for step in zip(*each, strict=True)] if each else [[] for _ in range(many)]
+    def arriving(i) -> list:
+        """The inputs of a step; of one beyond the end those of the last, which nobody uses."""
+        at = count(jnp.minimum(i, steps - 1))
+        return [lanes.read(ref, at, v) for ref, v in zip(stream_refs, made.streams, strict=True)]
 
     def one(i, carry, now):
         streams = dict(zip(made.streams, now, strict=True))
@@ -322,17 +300,18 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
 
     def turn(k, held):
         carry, now = held
-        later = arriving((k + 1) * ahead, ahead)
+        later = []
         for j in range(ahead):
+            later.append(arriving((k + 1) * ahead + j))  # into the registers of the step that is done now
             carry = one(k * ahead + j, carry, now[j])
         return carry, later
 
     carry = [lanes.read(ref, row, v) for ref, v in zip(carry_refs, made.carry, strict=True)]
     whole = steps // ahead
     if whole:
-        carry, _ = jax.lax.fori_loop(0, whole, turn, (carry, arriving(0, ahead)))
+        carry, _ = jax.lax.fori_loop(0, whole, turn, (carry, [arriving(j) for j in range(ahead)]))
     if steps % ahead:
-        carry = jax.lax.fori_loop(whole * ahead, steps, lambda i, carry: one(i, carry, arriving(i, 1)[0]), carry)
+        carry = jax.lax.fori_loop(whole * ahead, steps, lambda i, carry: one(i, carry, arriving(i)), carry)
     for ref, v, parts in zip(last_refs, made.carried, carry, strict=True):
         lanes.write(ref, row, v, parts)
 
