@@ -8,7 +8,7 @@ def nvidia() -> bool:
 
     Arrays that were put on another device by hand are not seen: name an engine there.
     """
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device", None)
     if device is None or isinstance(device, str):
         device = jax.devices(device)[0]
     return device.platform == "gpu" and device.device_kind.startswith("NVIDIA")

@@ -173,7 +173,7 @@ def _dot(row: list[Array], h: list[Array]) -> Array:
     return functools.reduce(jnp.add, [x * y for x, y in zip(row, h, strict=True)])
 
 
-def _load(ref, at, *, mask, other=0, **options) -> Array:
+def _load(ref, at, *, mask, other: Any = 0, **options) -> Array:
     from jax.experimental.pallas import triton as plgpu
 
     return plgpu.load(ref.at[(at,)], mask=mask, other=other, **options)
