@@ -9,8 +9,8 @@ FOLDER holds ETTh1.csv. TPGN with the paper's settings (width 8), the protocol o
 - `replacement`: `TPGNEstimator()`, which draws windows with replacement.
 
 Every seed counts, none is chosen. Results go to `results/forecast_seeds.json`, seed by seed: a run that was broken off
-goes on where it stopped. (Kept are 20, 17 and 20; the second was broken off by the clock. The first was made by an
-earlier form of this script, whose seed 0 is the same to the last digit shown; the third by an earlier `forecast.py`.)
+goes on where it stopped. (Kept are 40, 40 and 20. Seeds 0 to 19 of the first were made by an earlier form of this
+script, whose seed 0 is the same to the last digit shown; the third by an earlier `forecast.py`.)
 """
 
 import argparse
