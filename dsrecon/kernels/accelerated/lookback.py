@@ -11,7 +11,7 @@ waits for a flag and then again for what it stands for, and nothing has to be pu
 
 Inside a program a lane is a channel, or, where there are few channels, a stretch of time of one channel. All arrays are
 flat, and the place of a step is that of the lane's first one plus a constant: what addresses cost, a program pays in
-instructions, and Triton in time to compile, which grows with the square of them.
+instructions, and Triton in time to compile, which grows with the cube of them.
 
 References: Merrill & Garland 2016, *Single-pass parallel prefix scan with decoupled look-back*, NVIDIA NVR-2016-002;
 Martin & Cundy 2018, *Parallelizing linear recurrent neural nets over sequence length*, ICLR.
@@ -23,6 +23,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+
+from dsrecon.kernels.accelerated.memory import load, power, store
+
+WARP = 32
+"""Channels side by side, where there are as many."""
 
 FEW = 8
 """Rows (tiles of channels, of all sequences) below which a program takes more steps, and looks back farther."""
@@ -40,7 +45,7 @@ class Cut(NamedTuple):
     channels: int
     stretches: int
     steps: int
-    window: int = 8
+    window: int
 
 
 def cut(steps: int, components: int, channels: int, rows: int) -> Cut:
@@ -53,20 +58,11 @@ def cut(steps: int, components: int, channels: int, rows: int) -> Cut:
     `(1, 1048576, 64)`, 2 rows, 8 stretches of 16 steps .45, of 32 .64, 16 of 32 .61; 3 x 3 blocks of one unit, 10^6
     steps, 128 stretches of 2 steps .22 ms, 256 .24 ms.
     """
-    wide = min(32, _power(channels))
-    held = min({1: 32 if wide == 32 else 16, 2: 4, 3: 2, 4: 2}[components], _power(steps))
-    if wide < 32:
-        stretches = 128 // wide
-    elif components == 1:
-        stretches = 8 if rows < FEW else 4
-    else:
-        stretches = 4
-    return Cut(wide, min(stretches, _power(-(-steps // held))), held, 8 if components == 1 and rows < FEW else 2)
-
-
-def _power(x: int) -> int:
-    """The next power of two."""
-    return 1 << max(x - 1, 0).bit_length()
+    wide = min(WARP, power(channels))
+    few = components == 1 and rows < FEW
+    held = min({1: 32 if wide == WARP else 16, 2: 4, 3: 2, 4: 2}[components], power(steps))
+    stretches = 128 // wide if wide < WARP else 8 if few else 4
+    return Cut(wide, min(stretches, power(-(-steps // held))), held, 8 if few else 2)
 
 
 def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: bool = False, how: Cut | None = None):
@@ -81,10 +77,10 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
 
     n, t, c, k = b.shape
     if how is None:
-        how = cut(t, c, k, n * -(-k // 32))
+        how = cut(t, c, k, n * -(-k // WARP))
         how = how if resets is None else how._replace(steps=-(-how.steps // 2))  # whose marks take registers too
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
-    held = accumulator(b.dtype)
+    held = _accumulator(b.dtype)
     facts, rows = c * c + c + (resets is not None), n * tiles
     spec = jax.ShapeDtypeStruct
     outs = [
@@ -112,7 +108,7 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     return found[0].reshape(b.shape)
 
 
-def accumulator(dtype) -> Any:
+def _accumulator(dtype) -> Any:
     """The type that states are added up in."""
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
 
@@ -173,23 +169,16 @@ def _dot(row: list[Array], h: list[Array]) -> Array:
     return functools.reduce(jnp.add, [x * y for x, y in zip(row, h, strict=True)])
 
 
-def _load(ref, at, *, mask, other: Any = 0, **options) -> Array:
-    from jax.experimental.pallas import triton as plgpu
-
-    return plgpu.load(ref.at[(at,)], mask=mask, other=other, **options)
-
-
-def _store(ref, at, x, *, mask) -> None:
-    from jax.experimental.pallas import triton as plgpu
-
-    plgpu.store(ref.at[(at,)], x.astype(ref.dtype), mask=mask)
+def _parsed(numbers: list[Array], c: int, with_resets: bool) -> _Map:
+    """A map of its `numbers()`."""
+    A = [numbers[i * c : (i + 1) * c] for i in range(c)]
+    return _Map(A, numbers[c * c : c * c + c], numbers[-1] != 0 if with_resets else None)
 
 
-def _read_map(ref, at, far: int, c: int, with_resets: bool, **options) -> _Map:
+def _read_map(ref, at, far: int, c: int, with_resets: bool, *, mask: Array) -> _Map:
     """A map whose numbers lie `far` apart; where it is masked, the one that changes nothing."""
-    A = [[_load(ref, at + (i * c + j) * far, other=float(i == j), **options) for j in range(c)] for i in range(c)]
-    b = [_load(ref, at + (c * c + i) * far, **options) for i in range(c)]
-    return _Map(A, b, _load(ref, at + (c * c + c) * far, **options) != 0 if with_resets else None)
+    others = [float(i == j) for i in range(c) for j in range(c)] + [0.0] * (c + with_resets)
+    return _parsed([load(ref, at + i * far, mask=mask, other=x) for i, x in enumerate(others)], c, with_resets)
 
 
 def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
@@ -223,7 +212,7 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
     zero = jnp.zeros(lane.shape, held)
     h0 = [zero for _ in range(c)]
     if h0_ref is not None:
-        h0 = [_load(h0_ref, (sequence * c + i) * k + channel, mask=channel < k).astype(held) for i in range(c)]
+        h0 = [load(h0_ref, (sequence * c + i) * k + channel, mask=channel < k).astype(held) for i in range(c)]
     wide, wide_a = c * k, 1 if shape.one_slope else c * c * k
     at_a = (first - back if adjoint else first) * wide_a + (0 if shape.one_slope else channel)
     at_b = first * wide + channel
@@ -233,11 +222,11 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
         known = there & (begin > 0) if adjoint and not u else there  # behind the last step no slope lies
         new = None
         if resets_ref is not None:
-            new = _load(resets_ref, first + (back * (u - 1) if adjoint else back * u), mask=known) != 0
-        A = [[_load(a_ref, at_a + (back * u * wide_a + (i * c + j) * k), mask=known, other=float(i == j)).astype(held)
+            new = load(resets_ref, first + (back * (u - 1) if adjoint else back * u), mask=known) != 0
+        A = [[load(a_ref, at_a + (back * u * wide_a + (i * c + j) * k), mask=known, other=float(i == j)).astype(held)
               for j in range(c)] for i in range(c)]  # fmt: skip
         A = [list(x) for x in zip(*A, strict=True)] if adjoint else A
-        b = [_load(b_ref, at_b + (back * u * wide + i * k), mask=there).astype(held) for i in range(c)]
+        b = [load(b_ref, at_b + (back * u * wide + i * k), mask=there).astype(held) for i in range(c)]
         if new is not None:
             b = [jnp.where(new, _dot(line, h0) + x, x) for line, x in zip(A, b, strict=True)]
             A = [[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A]
@@ -263,7 +252,7 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
     for u, one in enumerate(made):
         state = one(state)
         for i, x in enumerate(state):
-            _store(h_ref, at_b + (back * u * wide + i * k), x, mask=u < left)
+            store(h_ref, at_b + (back * u * wide + i * k), x, mask=u < left)
 
 
 def _unmoved(lane: Array, like: _Map) -> _Map:
@@ -276,7 +265,7 @@ def _unmoved(lane: Array, like: _Map) -> _Map:
 def _abreast(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
     """The maps of the stretches before each, and of all, through memory near this multiprocessor: all read by all."""
     for i, x in enumerate(whole.numbers()):
-        _store(ref, at + i * lane.size + lane, x, mask=lane >= 0)
+        store(ref, at + i * lane.size + lane, x, mask=lane >= 0)
     barrier()
     c, place = len(whole.b), lane % how.channels
     maps = [_read_map(ref, at + s * how.channels + place, lane.size, c, with_resets, mask=lane >= 0)
@@ -293,7 +282,7 @@ def _doubling(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) 
     for r in range(rounds + 1):
         turn = at + (r % 2) * len(whole.numbers()) * lane.size
         for i, x in enumerate(whole.numbers()):
-            _store(ref, turn + i * lane.size + lane, x, mask=lane >= 0)
+            store(ref, turn + i * lane.size + lane, x, mask=lane >= 0)
         barrier()
         far = 1 if r == rounds else 1 << r
         earlier = _read_map(ref, turn + lane - far * how.channels, lane.size, c, with_resets, mask=stretch >= far)
@@ -319,13 +308,12 @@ class _Told:
         for i, x in enumerate(numbers):
             bits = jax.lax.bitcast_convert_type(x, self.bits)
             bits = jnp.where(bits == self.untold, bits + 1, bits)
-            _store(self.ref, self.at(block, begin + i), bits, mask=mask)
+            store(self.ref, self.at(block, begin + i), bits, mask=mask)
 
     def heard(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
         """Numbers, and whether all of them have been told; where masked they are 0, and have not."""
         bits = [
-            _load(self.ref, self.at(block, begin + i), mask=mask, other=self.untold, volatile=True)
-            for i in range(count)
+            load(self.ref, self.at(block, begin + i), mask=mask, other=self.untold, volatile=True) for i in range(count)
         ]
         known = functools.reduce(jnp.logical_and, [x != self.untold for x in bits])
         zero = jnp.zeros_like(bits[0])
@@ -348,15 +336,10 @@ class _Told:
                 here = going & (known | first)
                 state = [jnp.where(here, x, y) for x, y in zip(way(h), state, strict=True)]
                 done, going = done | here, going & ~here & told
-                way = self.map(numbers).then(way).where(going, way)
+                way = _parsed(numbers, c, self.with_resets).then(way).where(going, way)
                 passed = passed + going.astype(jnp.int32)
             return q - passed, way, state, done
 
         way = _unmoved(self.place, _Map([], nothing, never if self.with_resets else None))
         start = jnp.zeros_like(self.place) + (block - 1), way, nothing, never
         return jax.lax.while_loop(lambda seen: jnp.min(seen[3].astype(jnp.int32)) == 0, look, start)[2]
-
-    def map(self, numbers: list[Array]) -> _Map:
-        c = self.shape.c
-        A = [numbers[i * c : (i + 1) * c] for i in range(c)]
-        return _Map(A, numbers[c * c : c * c + c], numbers[-1] != 0 if self.with_resets else None)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
+from dsrecon.kernels.accelerated.memory import load, power, store
 from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, aval, inside, plan, run
 
 LARGEST = 64
@@ -124,13 +125,9 @@ def _check(made: Plan, units: int | None) -> None:
     if units is None and longest > LARGEST:
         raise Unfused(f"the recurrence has vectors of {longest}: the loop kernel takes up to {LARGEST}.")
     if units is None:
-        held = sum(_power(v.aval.shape[0]) * _power(v.aval.shape[1]) for v in made.constants if v.aval.ndim == 2)
+        held = sum(power(v.aval.shape[0]) * power(v.aval.shape[1]) for v in made.constants if v.aval.ndim == 2)
         if held > 4 * LARGEST**2:
             raise Unfused(f"the recurrence has matrices of {held} numbers: registers hold up to {4 * LARGEST**2}.")
-
-
-def _power(x: int) -> int:
-    return 1 << max(x - 1, 0).bit_length()
 
 
 def _packed(constants: list[Array]) -> tuple[Array, list[int]]:
@@ -151,7 +148,7 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     packed, begins = _packed(constants)
     streams = [x.astype(jnp.int8) if x.dtype == jnp.bool_ else x for x in streams]
     tiles = 1 if units is None else -(-units // TILE)
-    matrices = [math.prod(_power(n) for n in v.aval.shape) for v in made.constants if v.aval.ndim == 2]
+    matrices = [math.prod(power(n) for n in v.aval.shape) for v in made.constants if v.aval.ndim == 2]
     warps = 1 if units is not None or sum(matrices) <= 3072 else 4
     ahead = _turns(made, units)
     outs = [jax.ShapeDtypeStruct((lead, steps, *v.aval.shape), v.aval.dtype) for v in made.told]
@@ -191,7 +188,7 @@ class _Lanes:
         self.made, self.units, self.tile = made, units, tile
 
     def shape(self, n: int) -> tuple[int, ...]:
-        return (_power(n),) if self.units is None else (TILE,)
+        return (power(n),) if self.units is None else (TILE,)
 
     def lanes(self, n: int) -> Array:
         lane = jnp.arange(*self.shape(n), dtype=jnp.int32)
@@ -208,28 +205,16 @@ class _Lanes:
         """The segments of the vector of this count among its kind; or a number alone."""
         begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
         if not v.aval.ndim:
-            return [_load(ref, begin)]
-        return [_load(ref, begin + at, mask=there, other=0) for at, there in self.places(v)]
+            return [load(ref, begin)]
+        return [load(ref, begin + at, mask=there, other=0) for at, there in self.places(v)]
 
     def write(self, ref, count, v, parts: list[Array]) -> None:
         begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
         if not v.aval.ndim:
-            _store(ref, begin, parts[0])
+            store(ref, begin, parts[0])
             return
         for (at, there), x in zip(self.places(v), parts, strict=True):
-            _store(ref, begin + at, jnp.broadcast_to(x, at.shape).astype(ref.dtype), mask=there)
-
-
-def _load(ref, at, **options) -> Array:
-    from jax.experimental.pallas import triton as plgpu
-
-    return plgpu.load(ref.at[(at,)], **options)
-
-
-def _store(ref, at, x, **options) -> None:
-    from jax.experimental.pallas import triton as plgpu
-
-    plgpu.store(ref.at[(at,)], x, **options)
+            store(ref, begin + at, jnp.broadcast_to(x, at.shape), mask=there)
 
 
 class _Constants:
@@ -245,8 +230,8 @@ class _Constants:
     def vector(self, v) -> list[Array]:
         if v not in self.vectors:
             begin, places = self.begin[v], [] if not v.aval.ndim else self.lanes.places(v)
-            parts = [_load(self.ref, begin + at, mask=there, other=0) for at, there in places]
-            parts = parts or [_load(self.ref, jnp.asarray(begin, jnp.int32))]
+            parts = [load(self.ref, begin + at, mask=there, other=0) for at, there in places]
+            parts = parts or [load(self.ref, jnp.asarray(begin, jnp.int32))]
             self.vectors[v] = [x != 0 if v.aval.dtype == jnp.bool_ else x.astype(v.aval.dtype) for x in parts]
         return self.vectors[v]
 
@@ -257,7 +242,7 @@ class _Constants:
             there = (i < seen[1] - seen[0]) & (j < found[1] - found[0])
             strides = (v.aval.shape[1], 1) if axis == 0 else (1, v.aval.shape[1])
             at = self.begin[v] + (seen[0] + i) * strides[0] + (found[0] + j) * strides[1]
-            self.matrices[key] = _load(self.ref, at, mask=there, other=0).astype(v.aval.dtype)
+            self.matrices[key] = load(self.ref, at, mask=there, other=0).astype(v.aval.dtype)
         return self.matrices[key]
 
 

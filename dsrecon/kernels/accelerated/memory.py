@@ -1,0 +1,24 @@
+"""Reading and writing flat arrays in a kernel."""
+
+from typing import Any
+
+from jaxtyping import Array
+
+
+def power(x: int) -> int:
+    """The next power of two."""
+    return 1 << max(x - 1, 0).bit_length()
+
+
+def load(ref: Any, at: Array, **options: Any) -> Array:
+    """The numbers at these places of a flat array; `options`: those of Triton's load."""
+    from jax.experimental.pallas import triton as plgpu
+
+    return plgpu.load(ref.at[(at,)], **options)
+
+
+def store(ref: Any, at: Array, x: Array, **options: Any) -> None:
+    """Write numbers at these places of a flat array, as of its type."""
+    from jax.experimental.pallas import triton as plgpu
+
+    plgpu.store(ref.at[(at,)], x.astype(ref.dtype), **options)
