@@ -234,7 +234,7 @@ def test_what_a_kernel_cannot_run_is_refused_by_name():
     with pytest.raises(Unfused, match="vectors of 65"):
         forward(TanhRNN(65, key=KEY), jnp.zeros((1, 65)), None, 4, interpret=True)
     with pytest.raises(Unfused, match="units that do not meet"):
-        backward(TanhRNN(3, key=KEY), jnp.zeros((1, 4, 3)), None, jnp.zeros((1, 4, 3)), units=3, interpret=True)
+        forward(TanhRNN(3, key=KEY), jnp.zeros((1, 3)), None, 4, units=3, interpret=True)
 
 
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="the message for machines without a GPU")

@@ -10,7 +10,9 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
 from dsrecon.kernels.contraction import contract
+from dsrecon.kernels.costates import costates, unit_jacobian
 from dsrecon.kernels.platform import nvidia
+from dsrecon.kernels.shift import preceding
 
 ENGINES = ("auto", "loop", "fused", "interpreted")
 
@@ -101,11 +103,16 @@ def _kernel_fwd(perturbed: Any, primals: Any, steps: int, interpret: bool, units
 
 @_kernel.def_bwd
 def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
-    from dsrecon.kernels.accelerated.loop import backward
-
     step, z0, inputs = primals
-    before = jnp.concatenate([z0[:, None], zs[:, :-1]], axis=1)
-    ls, z0_bar = backward(step, before, inputs, zs_bar, units=units, interpret=interpret)
+    before = preceding(z0, zs)
+    if units is None:
+        from dsrecon.kernels.accelerated.loop import backward
+
+        ls, z0_bar = backward(step, before, inputs, zs_bar, interpret=interpret)
+    else:
+        engine = "interpreted" if interpret else "auto"
+        J = jax.vmap(jax.vmap(lambda z, s: unit_jacobian(step, z, s, units)))(before, inputs)
+        ls, z0_bar = jax.vmap(lambda J, g: costates(J, g, engine=engine))(J, zs_bar)
     step_bar, inputs_bar = contract(step, before, inputs, ls)
     return step_bar, z0_bar, inputs_bar
 

@@ -10,11 +10,10 @@ from jaxtyping import Array
 
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
-from dsrecon.kernels import linear_scan
 from dsrecon.kernels.contraction import contract
+from dsrecon.kernels.costates import costates
 from dsrecon.kernels.mapped import mapped
 from dsrecon.kernels.shift import preceding
-from dsrecon.kernels.structure import apply
 from dsrecon.newton.windows import cut, joined, part
 
 
@@ -76,12 +75,6 @@ def adjoint(
 
 
 def _pulled(cell: AbstractCell, before: Array, inputs: Inputs, g: Array, engine: str | Callable) -> tuple[Array, Array]:
-    """`l` of every step `[t, m]`, and what reaches the state before the first.
-
-    `l` is the gradient by `b` of `h_t = J_t h_{t-1} + b_t` where that by `h` is `g`: the adjoint of `linear_scan` reads
-    the Jacobians where they lie, neither transposed nor shifted.
-    """
+    """`l` of every step `[t, m]`, and what reaches the state before the first."""
     J = mapped(lambda cell, z, s: cell.linearise(z, s)[1], cell, before, inputs, engine=engine)
-    _, pull = jax.vjp(lambda b: linear_scan(J, b, engine=engine), jnp.zeros_like(g))
-    (ls,) = pull(g)
-    return ls, apply(J[0], ls[0], transpose=True)
+    return costates(J, g, engine=engine)

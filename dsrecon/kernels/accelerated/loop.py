@@ -43,7 +43,7 @@ def forward(
 
 
 def backward(
-    step: Any, before: Array, inputs: Any, zs_bar: Array, *, units: int | None = None, interpret: bool = False
+    step: Any, before: Array, inputs: Any, zs_bar: Array, *, interpret: bool = False
 ) -> tuple[Array, Array]:
     """`l_t = zs_bar_t + J_{t+1}' l_{t+1}` `[b, t, m]` along the states `before` each step, and what reaches the first.
 
@@ -59,7 +59,7 @@ def backward(
 
     carry = (jnp.zeros_like(before[:, 0]),)
     given = (before, inputs, zs_bar)
-    (ls,), (first,) = loop(once, free, carry, given, before.shape[1], units=units, reverse=True, interpret=interpret)
+    (ls,), (first,) = loop(once, free, carry, given, before.shape[1], reverse=True, interpret=interpret)
     return ls, first
 
 
@@ -83,7 +83,8 @@ def check(step: Any, z0: Array, inputs: Any, units: int | None) -> None:
     if numbers >= 2**31:
         raise Unfused(f"the inputs have {numbers} numbers: the loop kernel counts up to 2^31.")
     _check(plan(onwards, free, z, now, units=units), units)
-    _check(plan(pulled, free, z, (z, now), units=units), units)
+    if units is None:
+        _check(plan(pulled, free, z, (z, now)), units)
 
 
 def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=False, interpret=False):
@@ -154,8 +155,9 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     outs = [jax.ShapeDtypeStruct((lead, steps, *v.aval.shape), v.aval.dtype) for v in made.told]
     outs += [jax.ShapeDtypeStruct((lead, *v.aval.shape), v.aval.dtype) for v in made.carried]
     kernel = functools.partial(
-        _kernel, made=made, begins=begins, steps=steps, lead=lead, units=units, reverse=reverse, ahead=ahead
-    )
+        _kernel, made=made, begins=begins, steps=steps, lead=lead, units=units, reverse=reverse, ahead=ahead,
+        interpret=interpret,
+    )  # fmt: skip
     flat = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
     found = pl.pallas_call(
         kernel,
@@ -246,7 +248,7 @@ class _Constants:
         return self.matrices[key]
 
 
-def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> None:
+def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, interpret) -> None:
     from jax.experimental import pallas as pl
 
     refs = list(refs)
@@ -258,7 +260,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead) -> No
     row = pl.program_id(0) % lead
     lanes = _Lanes(made, units, pl.program_id(0) // lead)
     constants = _Constants(constants_ref, made, begins, lanes)
-    machine = Machine(lanes.shape, lanes.real, constants.matrix)
+    machine = Machine(lanes.shape, lanes.real, constants.matrix, interpret)
 
     def count(i):
         """Of a step, among all steps of all sequences."""

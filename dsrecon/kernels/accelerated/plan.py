@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
+from dsrecon.kernels.accelerated import gates
+
 ELEMENTWISE = frozenset(
     "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "  # noqa: SIM905
     "erf select_n and or not xor eq ne lt le gt ge convert_element_type stop_gradient copy copy_p add_any".split()
@@ -284,11 +286,13 @@ class Machine(NamedTuple):
     - `shape(n)`: of the lanes that a segment of `n` numbers takes; `real(n)`: which of them are numbers of it.
     - `matrix(v, axis, seen, found)`: a constant matrix between two cuts, that of its `axis`, which is summed over,
       first, and zero outside. So sums run along the registers of a lane, not from lane to lane.
+    - `interpret`: whether the kernel is interpreted: no instructions of a GPU by name.
     """
 
     shape: Callable[[int], tuple[int, ...]]
     real: Callable[[int], Array]
     matrix: Callable[[Any, int, tuple[int, int], tuple[int, int]], Array]
+    interpret: bool
 
 
 def inside(made: Plan, fetch: Callable[[Any], Segments], carry: list[Segments], machine: Machine) -> tuple[list, list]:
@@ -318,7 +322,7 @@ def _done(op: Operation, parts, lengths, bounds: dict, machine: Machine) -> list
         count = max(len(x) for x in given)
         each = [[x[i] if len(x) > 1 or v.aval.ndim else x[0] for v, x in zip(op.given, given, strict=True)]
                 for i in range(count)]  # fmt: skip
-        return [[_elementwise(op, args) for args in each]]
+        return [[_elementwise(op, args, machine) for args in each]]
     if op.name == "split":
         whole, out, at = parts(op.given[0]), [], 0
         for v in op.found:
@@ -361,7 +365,12 @@ def _done(op: Operation, parts, lengths, bounds: dict, machine: Machine) -> list
     return [_product(op, parts, lengths, bounds, machine)]
 
 
-def _elementwise(op: Operation, args: list) -> Array:
+GATES = {"logistic": gates.logistic, "tanh": gates.tanh}
+
+
+def _elementwise(op: Operation, args: list, machine: Machine) -> Array:
+    if op.name in GATES and jnp.ndim(args[0]) and args[0].dtype == jnp.float32:
+        return GATES[op.name](args[0], machine.interpret)
     if op.name in ("stop_gradient", "copy", "copy_p"):
         return args[0]
     if op.name == "add_any":

@@ -2,7 +2,7 @@
 
 XLA makes of a function of small arrays, mapped over a long sequence, a chain of products whose intermediates (the
 hidden units of a step, say) each go through memory. Here the function is written out number by number: an array of `k`
-numbers a step is `k` vectors of lanes, and its products are sums of them.
+numbers a step is `k` vectors of lanes, and its products are sums of them. Hidden units are walked along by a loop.
 """
 
 import functools
@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal, Var
+from jax.extend.core import Var
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, aval, inlined
+from dsrecon.kernels.accelerated.memory import load, store
+from dsrecon.kernels.accelerated.numbers import KNOWN, SHORT, WIDEST, Interpreter, Writing, constant
+from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined
 
 LANES = 128
 """Steps of a program."""
@@ -54,37 +56,59 @@ def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: boo
 
 
 class Program:
-    """The operations of a function: what comes in, in order (`None`: not used), what goes out, and constants inside."""
+    """The operations of a function: what comes in, in order (`None`: not used), what goes out, constants inside, and
+    how long the loop along its long axes is (`None`: it has none)."""
 
-    def __init__(self, operations: list[Operation], given: list, found: list, values: dict):
-        self.operations, self.given, self.found, self.values = operations, given, found, values
+    def __init__(self, operations: list[Operation], given: list, found: list, values: dict, unit: int | None):
+        self.operations, self.given, self.found, self.values, self.unit = operations, given, found, values, unit
 
 
 def written(function: Callable, parameters: Any, now: Any) -> Program:
     """The program of a function. **Raises** `Unfused` where the kernel cannot run it."""
     operations, given, found, values = inlined(function, parameters, now)
-    work = 0
     for op in operations:
-        if op.name not in ELEMENTWISE and op.name not in _KNOWN:
+        if op.name not in ELEMENTWISE and op.name not in KNOWN:
             raise Unfused(f"the step holds {op.name}, which is not written out number by number.")
-        work += _work(op)
-    if work > LARGEST:
-        raise Unfused(f"the step is {work} operations on numbers: up to {LARGEST} are written out.")
     told = sum(math.prod(v.aval.shape) for v in found)
     if told > TOLD:
         raise Unfused(f"the step tells {told} numbers: up to {TOLD} are written out.")
     if any(jnp.ndim(x) for x in values.values()):
         raise Unfused("the step holds constant arrays.")
     used = {v for op in operations for v in op.given if isinstance(v, Var)} | set(found)
-    return Program(operations, [v if v in used and math.prod(v.aval.shape) else None for v in given], found, values)
+    ends = [*given[len(jax.tree.leaves(parameters)) :], *found]
+    given = [v if v in used and math.prod(v.aval.shape) else None for v in given]
+    program = Program(operations, given, found, values, _unit(operations, given, ends))
+    if program.unit is not None:
+        try:
+            _numbers(program, lambda i, v, at: at, Interpreter(program.unit))
+        except Unfused:
+            program.unit = None
+    scale = Interpreter(program.unit)
+    work = sum(_work(op, scale) for op in operations)
+    if work > LARGEST:
+        raise Unfused(f"the step is {work} operations on numbers: up to {LARGEST} are written out.")
+    return program
 
 
-def _work(op: Operation) -> int:
-    size = math.prod(op.found[0].aval.shape)
+def _unit(operations: list[Operation], given: list, ends: list) -> int | None:
+    """How long the loop along the long axes of a program is; `None` where they must be written out.
+
+    Neither what comes in nor what goes out of a step may have such an axis, and no array two of them.
+    """
+    inside = [v for op in operations for v in (*op.given, *op.found)] + [v for v in given if v is not None]
+    axes = [[n for n in v.aval.shape if n > WIDEST] for v in inside]
+    unit = math.gcd(*(n for each in axes for n in each))
+    if max(map(len, axes), default=0) > 1 or any(n > WIDEST for v in ends for n in v.aval.shape):
+        return None
+    return unit if unit > WIDEST else None
+
+
+def _work(op: Operation, scale: Interpreter) -> int:
+    size = math.prod(scale.shape(op.found[0].aval.shape))
     if op.name != "dot_general":
         return size if op.name in ELEMENTWISE else 0
     (left, _), _ = op.params["dimension_numbers"]
-    return size * math.prod(op.given[0].aval.shape[i] for i in left)
+    return size * math.prod(scale.shape(tuple(op.given[0].aval.shape[i] for i in left)))
 
 
 def _call(program: Program, given: list[Array], constants: int, outs: list, interpret: bool) -> list[Array]:
@@ -106,137 +130,44 @@ def _call(program: Program, given: list[Array], constants: int, outs: list, inte
     return [x.reshape(out.shape) for x, out in zip(found, outs, strict=True)]
 
 
-def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
-    from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton as plgpu
-
-    at = pl.program_id(0) * LANES + jnp.arange(LANES, dtype=jnp.int32)
-    there = at < steps
-
-    def place(v, j: int) -> tuple[Array]:
-        return (at * math.prod(v.aval.shape) + j,)
-
+def _numbers(program: Program, load_one: Callable[[int, Any, Any], Any], interpreter: Interpreter) -> list[np.ndarray]:
+    """The numbers that go out; `load_one(i, v, at)` loads number `at` of what comes in as the `i`-th."""
     known: dict = {}
-    refs = list(refs)
     for i, v in enumerate(program.given):
-        if v is None:
-            continue
-        ref = refs.pop(0)
-        numbers = np.empty(math.prod(v.aval.shape), object)
-        for j in range(numbers.size):
-            if i < constants:
-                x = plgpu.load(ref.at[(jnp.asarray(j, jnp.int32),)])
-            else:
-                x = plgpu.load(ref.at[place(v, j)], mask=there, other=0)
-            numbers[j] = x != 0 if v.aval.dtype == jnp.bool_ else x
-        known[v] = numbers.reshape(v.aval.shape)
+        if v is not None:
+            known[v] = interpreter.read(v.aval.shape, functools.partial(load_one, i, v))
     for v, value in program.values.items():
-        known[v] = _one(jnp.asarray(value))
-    for op in program.operations:
-        known |= dict(zip(op.found, _done(op, [_value(v, known) for v in op.given]), strict=True))
-    for ref, v in zip(refs, program.found, strict=True):
-        for j, x in enumerate(_value(v, known).reshape(-1)):
-            plgpu.store(ref.at[place(v, j)], jnp.broadcast_to(x, at.shape).astype(ref.dtype), mask=there)
+        known[v] = np.full((), constant(value), object)
+    interpreter.run(program.operations, known)
+    return [interpreter.value(v, known) for v in program.found]
 
 
-def _one(x: Any) -> np.ndarray:
-    found = np.empty((), object)
-    found[()] = x
-    return found
+def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
+    """Write out the step so that few numbers are held at a time: parameters are read where they are used, and sums of
+    one depth are written out side by side."""
+    from jax.experimental import pallas as pl
 
+    lane = pl.program_id(0) * LANES + jnp.arange(LANES, dtype=jnp.int32)
+    there = lane < steps
+    used = [i for i, v in enumerate(program.given) if v is not None]
+    ins = dict(zip(used, refs[: len(used)], strict=True))
 
-def _value(v, known: dict) -> np.ndarray:
-    return _one(jnp.asarray(v.val, aval(v).dtype)) if isinstance(v, Literal) else known[v]
+    def load_one(i: int, v: Any, at: Any) -> Array:
+        if i < constants:
+            x = load(ins[i], jnp.asarray(at, jnp.int32))
+        else:
+            x = load(ins[i], lane * math.prod(v.aval.shape) + at, mask=there, other=0)
+        return x != 0 if v.aval.dtype == jnp.bool_ else x
 
-
-def _done(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    if op.name in ELEMENTWISE:
-        shape = op.found[0].aval.shape
-        out = np.empty(shape, object)
-        cases = [np.broadcast_to(x, shape) for x in given]
-        for index in np.ndindex(*shape):
-            out[index] = _number(op, [x[index] for x in cases])
-        return [out]
-    return _KNOWN[op.name](op, given)
-
-
-def _number(op: Operation, args: list) -> Any:
-    """One number of an elementwise operation. Numbers of no step are scalars, others vectors of lanes."""
-    if op.name in ("stop_gradient", "copy", "copy_p"):
-        return args[0]
-    if op.name == "square":
-        return args[0] * args[0]
-    wide = max((jnp.shape(x) for x in args), key=len)
-    args = [jnp.broadcast_to(x, wide) for x in args]
-    if op.name == "add_any":
-        return args[0] + args[1]
-    return op.primitive.bind(*args, **op.params)
-
-
-def _broadcast(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    shape = [1] * len(op.params["shape"])
-    for i, axis in enumerate(op.params["broadcast_dimensions"]):
-        shape[axis] = given[0].shape[i]
-    return [np.broadcast_to(given[0].reshape(shape), op.params["shape"])]
-
-
-def _dot(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    (left, right), batch = op.params["dimension_numbers"]
-    if batch != ((), ()):
-        raise Unfused("the step holds products in batches, which are not written out.")
-    return [np.tensordot(given[0], given[1], axes=(left, right))]
-
-
-def _padded(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    x, fill = given
-    if any(low < 0 or high < 0 or inner for low, high, inner in op.params["padding_config"]):
-        raise Unfused("the step pads between numbers, which is not written out.")
-    out = np.broadcast_to(fill, op.found[0].aval.shape).copy()
-    out[tuple(slice(low, low + n) for (low, _, _), n in zip(op.params["padding_config"], x.shape, strict=True))] = x
-    return [out]
-
-
-def _split(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    return np.split(given[0], np.cumsum(op.params["sizes"])[:-1], axis=op.params["axis"])
-
-
-def _slice(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    strides = op.params["strides"] or [1] * given[0].ndim
-    bounds = zip(op.params["start_indices"], op.params["limit_indices"], strides, strict=True)
-    return [given[0][tuple(slice(a, b, c) for a, b, c in bounds)]]
-
-
-def _summed(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    found = np.sum(given[0], axis=tuple(op.params["axes"]))
-    return [found if isinstance(found, np.ndarray) else _one(found)]
-
-
-def _any(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    found = np.bitwise_or.reduce(given[0], axis=tuple(op.params["axes"]))
-    return [found if isinstance(found, np.ndarray) else _one(found)]
-
-
-def _iota(op: Operation, given: list[np.ndarray]) -> list[np.ndarray]:
-    shape, axis = op.params["shape"], op.params["dimension"]
-    out = np.empty(shape, object)
-    for index in np.ndindex(*shape):
-        out[index] = jnp.asarray(index[axis], op.params["dtype"])
-    return [out]
-
-
-_KNOWN: dict[str, Callable[[Operation, list[np.ndarray]], list[np.ndarray]]] = {
-    "broadcast_in_dim": _broadcast,
-    "concatenate": lambda op, given: [np.concatenate(given, axis=op.params["dimension"])],
-    "dot_general": _dot,
-    "iota": _iota,
-    "pad": _padded,
-    "reduce_or": _any,
-    "reduce_sum": _summed,
-    "reshape": lambda op, given: [given[0].reshape(op.params["new_sizes"])],
-    "rev": lambda op, given: [np.flip(given[0], op.params["dimensions"])],
-    "slice": _slice,
-    "split": _split,
-    "squeeze": lambda op, given: [given[0].reshape(op.found[0].aval.shape)],
-    "expand_dims": lambda op, given: [given[0].reshape(op.found[0].aval.shape)],
-    "transpose": lambda op, given: [given[0].transpose(op.params["permutation"])],
-}
+    interpreter = Interpreter(program.unit)
+    found = _numbers(program, load_one, interpreter)
+    writing = Writing(program.unit or 0, LANES)
+    for depth in sorted({x.depth for x in interpreter.folds}):
+        level = [x for x in interpreter.folds if x.depth == depth and not x.along]
+        writing.side_by_side([x for x in level if not x.looped and len(x.terms) > SHORT])
+        if looped := [x for x in level if x.looped]:
+            writing.walk(looped)
+    for ref, v, numbers in zip(refs[len(used) :], program.found, found, strict=True):
+        for j, x in enumerate(numbers.reshape(-1)):
+            at = lane * math.prod(v.aval.shape) + j
+            store(ref, at, jnp.broadcast_to(writing.value(x, {}), (LANES,)), mask=there)
