@@ -14,11 +14,12 @@ import pytest
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan
+from dsrecon.kernels.accelerated.gates import logistic, tanh
 from dsrecon.kernels.accelerated.lookback import Cut, cut
-from dsrecon.kernels.accelerated.loop import backward, forward
+from dsrecon.kernels.accelerated.loop import forward
 from dsrecon.kernels.accelerated.plan import Unfused
 from dsrecon.kernels.accelerated.scan import scan
-from dsrecon.kernels.accelerated.steps import map_steps
+from dsrecon.kernels.accelerated.steps import map_steps, written
 from dsrecon.models import (
     ALRNN,
     GRU,
@@ -31,6 +32,7 @@ from dsrecon.models import (
     ParaLSTM,
     TanhRNN,
 )
+from dsrecon.newton.regions import region_of
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 
 SCANS = {
@@ -260,9 +262,20 @@ def test_scans_that_the_kernel_does_not_take(shape, m, kind, why):
         linear_scan(a, b, engine="interpreted", adjoint="direct")
 
 
-@pytest.mark.parametrize("name", some(["clipped shallow", "gru", "alrnn"], "gru"))
+STEPS = {
+    "clipped shallow, hidden units in a loop": (lambda: forced(ClippedShallowPLRNN(3, 14, key=KEY)), 14),
+    "clipped shallow, all written out": (lambda: forced(ClippedShallowPLRNN(3, 9, key=KEY)), None),
+    "dendritic": (lambda: forced(ClippedDendriticPLRNN(4, 12, key=KEY)), None),
+    "gru": (lambda: GRU(3, input_size=2, key=KEY), None),
+    "alrnn": (lambda: forced(ALRNN(6, 2, key=KEY)), None),
+}
+"""Cells, and how long the loop along their hidden units is."""
+
+
+@pytest.mark.parametrize("name", some(STEPS, "clipped shallow, hidden units in a loop", "gru"))
 def test_functions_of_every_step(name):
-    cell, rng = LOOPS[name](), np.random.default_rng(0)
+    (make, unit), rng = STEPS[name], np.random.default_rng(0)
+    cell = make()
     z, x = jnp.asarray(rng.normal(size=(9, cell.state_size))), jnp.asarray(rng.normal(size=(9, 2)))
     s = Forcing(x, jnp.full(9, 0.3)) if isinstance(cell, Forced) else x
     free, fixed = eqx.partition(cell, eqx.is_array)
@@ -270,9 +283,54 @@ def test_functions_of_every_step(name):
     def linearised(free, now):
         return eqx.combine(free, fixed).linearise(*now)
 
-    for found, wanted in zip(map_steps(linearised, free, (z, s), interpret=True),
-                             jax.vmap(linearised, (None, 0))(free, (z, s)), strict=True):  # fmt: skip
-        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+    def moved(free, now):
+        cell, (z, s) = eqx.combine(free, fixed), now
+        return jnp.any(region_of(cell, z, s) != region_of(cell, 1.5 * z, s))
+
+    functions = [linearised, moved] if isinstance(cell, Forced) else [linearised]
+    for function in functions:
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), free)
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (z, s))
+        assert written(function, shapes, one).unit == unit
+        found = jax.tree.leaves(map_steps(function, free, (z, s), interpret=True))
+        wanted = jax.tree.leaves(jax.vmap(function, (None, 0))(free, (z, s)))
+        for x, y in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("function", "unit"),
+    [
+        (lambda W, z: jnp.concatenate([W @ z, z[0] * W[:, 0]]).reshape(-1, 1)[:, 0].sum(), 12),
+        (lambda W, z: jnp.concatenate([z, z, z, z, jnp.exp(z)]).sum() + W[0], None),
+        (lambda W, z: jnp.sum(jnp.flip(jnp.tanh(W @ z)) * W[:, 0]), None),
+        (lambda W, z: jnp.sum(jnp.tanh(W @ z)[3:]), None),
+        (lambda W, z: jnp.tanh(W @ z) @ jnp.arange(12.0) + jnp.sum(jnp.pad(W @ z, (0, 12))), 12),
+        (lambda W, z: jnp.sin(W.T @ jnp.tanh(W @ z + W @ jnp.cos(W.T @ (W @ z)))), 12),
+        (lambda W, z: jnp.split(jnp.concatenate([W @ z, W[:, 1]]), 2)[1] @ W, 12),
+    ],
+)
+def test_long_axes_are_walked_along_or_written_out(function, unit):
+    rng = np.random.default_rng(1)
+    W, z = jnp.asarray(rng.normal(size=(12, 3))), jnp.asarray(rng.normal(size=(5, 3)))
+    assert written(function, W, z[0]).unit == unit
+    found, wanted = map_steps(function, W, z, interpret=True), jax.vmap(function, (None, 0))(W, z)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("gate", "wanted"), [(logistic, lambda x: 1 / (1 + np.exp(-x))), (tanh, np.tanh)])
+def test_gates_without_branches(gate, wanted):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([20 * rng.normal(size=10_000), np.geomspace(1e-30, 30, 1000), [0, -0.6, 0.6, 1e30, -np.inf]])
+    x = x.astype(np.float32)
+    found = np.asarray(gate(jnp.asarray(x), True))
+    assert found.dtype == np.float32
+    with np.errstate(over="ignore"):
+        exact = wanted(x.astype(np.float64))
+    assert np.abs(found - exact).max() < 3e-7
+    small = np.abs(x) < 10
+    assert np.abs(found / np.where(exact == 0, 1, exact) - (exact != 0))[small].max() < 1e-6
+    assert np.isnan(gate(jnp.full(1, jnp.nan, jnp.float32), True)).all()
 
 
 def test_functions_too_large_to_write_out_are_refused():

@@ -24,6 +24,9 @@ LARGEST = 64
 TILE = 32
 """Units of a program, where units do not meet."""
 
+LONGEST, FLYING = 8, 32
+"""Steps of a turn at most, and numbers that a lane has on their way: registers decide."""
+
 
 def forward(
     step: Any, z0: Array, inputs: Any, steps: int, *, units: int | None = None, interpret: bool = False
@@ -42,9 +45,7 @@ def forward(
     return zs
 
 
-def backward(
-    step: Any, before: Array, inputs: Any, zs_bar: Array, *, interpret: bool = False
-) -> tuple[Array, Array]:
+def backward(step: Any, before: Array, inputs: Any, zs_bar: Array, *, interpret: bool = False) -> tuple[Array, Array]:
     """`l_t = zs_bar_t + J_{t+1}' l_{t+1}` `[b, t, m]` along the states `before` each step, and what reaches the first.
 
     **Raises:** `Unfused` for a step that the kernel cannot run.
@@ -151,7 +152,7 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     tiles = 1 if units is None else -(-units // TILE)
     matrices = [math.prod(power(n) for n in v.aval.shape) for v in made.constants if v.aval.ndim == 2]
     warps = 1 if units is not None or sum(matrices) <= 3072 else 4
-    ahead = _turns(made, units)
+    ahead = _turns(made, units, steps)
     outs = [jax.ShapeDtypeStruct((lead, steps, *v.aval.shape), v.aval.dtype) for v in made.told]
     outs += [jax.ShapeDtypeStruct((lead, *v.aval.shape), v.aval.dtype) for v in made.carried]
     kernel = functools.partial(
@@ -170,14 +171,12 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     return found[: len(made.told)], found[len(made.told) :]
 
 
-def _turns(made: Plan, units: int | None) -> int:
-    """Steps whose inputs are on their way while those of as many before are worked on: registers decide.
-
-    More of them, as tiles that were cut into steps in registers, were tried on an H200 and slower (ParaLSTM with
-    gradient 23 ms instead of 15): a step of one program takes as long as its chain of operations.
-    """
+def _turns(made: Plan, units: int | None, steps: int) -> int:
+    """Steps whose inputs are on their way while those of as many before are worked on."""
+    if units is None:
+        return 2
     numbers = sum(max(len(made.bounds[v]) - 1 if v.aval.ndim else 1, 1) for v in made.streams)
-    return 2 if units is None else max(min(32 // max(numbers, 1), 8), 1)
+    return max(min(LONGEST, FLYING // max(numbers, 1), steps), 1)
 
 
 class _Lanes:
@@ -203,6 +202,13 @@ class _Lanes:
         """Where the segments of a vector lie behind its beginning, and which of their lanes are there."""
         return [(a + self.lanes(b - a), self.real(b - a)) for a, b in pairwise(self.made.bounds[v])]
 
+    def nothing(self, v) -> list[Array]:
+        """Zeros in the place of a vector."""
+        dtype = jnp.int8 if v.aval.dtype == jnp.bool_ else v.aval.dtype
+        if not v.aval.ndim:
+            return [jnp.zeros((), dtype)]
+        return [jnp.zeros(self.shape(b - a), dtype) for a, b in pairwise(self.made.bounds[v])]
+
     def read(self, ref, count, v) -> list[Array]:
         """The segments of the vector of this count among its kind; or a number alone."""
         begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
@@ -210,13 +216,14 @@ class _Lanes:
             return [load(ref, begin)]
         return [load(ref, begin + at, mask=there, other=0) for at, there in self.places(v)]
 
-    def write(self, ref, count, v, parts: list[Array]) -> None:
+    def write(self, ref, count, v, parts: list[Array], kept: Array | bool = True) -> None:
+        """Write the vector of this count, if it is to be `kept`."""
         begin = jnp.asarray(count * math.prod(v.aval.shape), jnp.int32)
         if not v.aval.ndim:
-            store(ref, begin, parts[0])
+            store(ref, begin, parts[0], mask=None if kept is True else kept)
             return
         for (at, there), x in zip(self.places(v), parts, strict=True):
-            store(ref, begin + at, jnp.broadcast_to(x, at.shape), mask=there)
+            store(ref, begin + at, jnp.broadcast_to(x, at.shape), mask=there if kept is True else there & kept)
 
 
 class _Constants:
@@ -271,7 +278,7 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, inter
         at = count(jnp.minimum(i, steps - 1))
         return [lanes.read(ref, at, v) for ref, v in zip(stream_refs, made.streams, strict=True)]
 
-    def one(i, carry, now):
+    def one(i, carry, now, kept: Array | bool = True):
         streams = dict(zip(made.streams, now, strict=True))
 
         def fetch(v):
@@ -281,22 +288,37 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, inter
 
         carried, told = inside(made, fetch, carry, machine)
         for ref, v, parts in zip(told_refs, made.told, told, strict=True):
-            lanes.write(ref, count(i), v, parts)
+            lanes.write(ref, count(i), v, parts, kept)
         return [[jnp.broadcast_to(x, y.shape) for x, y in zip(new, old, strict=True)]
                 for new, old in zip(carried, carry, strict=True)]  # fmt: skip
 
     def turn(k, held):
+        """The steps of turn `k`; the inputs of the next come into the registers of the step just done."""
         carry, now = held
         later = []
         for j in range(ahead):
-            later.append(arriving((k + 1) * ahead + j))  # into the registers of the step that is done now
+            later.append(arriving((k + 1) * ahead + j))
             carry = one(k * ahead + j, carry, now[j])
         return carry, later
 
+    def long_turn(k, held):
+        """The steps of turn `k - 1`; the inputs of turn `k` are all asked for before. There is no turn -1.
+
+        Units that do not meet make few programs, and each waits at the end of a turn for what it asked for last.
+        """
+        carry, now = held
+        later, new = [arriving(k * ahead + j) for j in range(ahead)], carry
+        for j in range(ahead):
+            new = one((k - 1) * ahead + j, new, now[j], k > 0)
+        return jax.tree.map(lambda x, y: jnp.where(k > 0, x, y), new, carry), later
+
     carry = [lanes.read(ref, row, v) for ref, v in zip(carry_refs, made.carry, strict=True)]
     whole = steps // ahead
-    if whole:
+    if whole and units is None:
         carry, _ = jax.lax.fori_loop(0, whole, turn, (carry, [arriving(j) for j in range(ahead)]))
+    elif whole:
+        nothing = [lanes.nothing(v) for v in made.streams]
+        carry, _ = jax.lax.fori_loop(0, whole + 1, long_turn, (carry, [nothing] * ahead))
     if steps % ahead:
         carry = jax.lax.fori_loop(whole * ahead, steps, lambda i, carry: one(i, carry, arriving(i)), carry)
     for ref, v, parts in zip(last_refs, made.carried, carry, strict=True):

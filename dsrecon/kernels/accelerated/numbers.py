@@ -194,7 +194,10 @@ class Interpreter:
     def run(self, operations: list[Operation], known: dict) -> None:
         """All operations in order; `known` holds numbers by variable, and gets those found."""
         for op in operations:
-            known |= dict(zip(op.found, self.done(op, [self.value(v, known) for v in op.given]), strict=True))
+            out = self.done(op, [self.value(v, known) for v in op.given])
+            if any(x.shape != self.shape(v.aval.shape) for x, v in zip(out, op.found, strict=True)):
+                raise Unfused("the step joins short axes to a long one, or cuts a long one to short ones.")
+            known |= dict(zip(op.found, out, strict=True))
 
     def done(self, op: Operation, given: list[Numbers]) -> list[Numbers]:
         """What one operation finds."""
