@@ -40,10 +40,6 @@ class Number:
         self.along = any(x.along for x in given)
         self.depth = max((x.depth for x in given), default=0)
 
-    def parts(self) -> tuple["Number", ...]:
-        """What it comes from."""
-        return self.given
-
 
 class Fold(Number):
     """Terms taken together, `total = join(total, *term)`, one by one; `looped`: those of all turns of the loop."""
@@ -66,42 +62,37 @@ class Writing:
     def __init__(self, turns: int, lanes: int):
         self.turns, self.lanes = turns, lanes
         self.known: dict[Number, Any] = {}
-        self.begun: dict[Number, list] = {}
+        self.begun: dict[Fold, tuple[Any, int]] = {}
 
     def value(self, x: Number, held: dict[Number, Any]) -> Any:
         """Of a number, in the turn of which `held` holds those found so far."""
         place = held if x.along else self.known
         if x not in place:
-            if isinstance(x, Fold):
-                if x.looped:
-                    self.walk([x])
-                    return self.known[x]
-                total = jnp.zeros((), x.dtype)
-                done = self.begun.pop(x, None) if not x.along else None
-                terms = x.terms
-                if done is not None:
-                    total, terms = done[0], x.terms[done[1] :]
-                for term in terms:
-                    total = x.make(total, *(self.value(y, held) for y in term))
-                place[x] = total
-            else:
-                place[x] = x.make(*(self.value(y, held) for y in x.given))
+            place[x] = self._folded(x, held) if isinstance(x, Fold) else x.make(*(self.value(y, held) for y in x.given))
         return place[x]
+
+    def _folded(self, x: Fold, held: dict[Number, Any]) -> Any:
+        if x.looped:
+            self.walk([x])
+            return self.known[x]
+        total, done = self.begun.pop(x, (jnp.zeros((), x.dtype), 0))
+        for term in x.terms[done:]:
+            total = x.make(total, *(self.value(y, held) for y in term))
+        return total
 
     def side_by_side(self, folds: list[Fold]) -> None:
         """Write out sums a term of each at a time: what they share is made for that term, and done with after it."""
         for i in range(max((len(x.terms) for x in folds), default=0)):
             for x in folds:
                 if i < len(x.terms):
-                    total = self.begun.setdefault(x, [jnp.zeros((), x.dtype), 0])
-                    total[0] = x.make(total[0], *(self.value(y, {}) for y in x.terms[i]))
-                    total[1] += 1
+                    total, _ = self.begun.get(x, (jnp.zeros((), x.dtype), 0))
+                    self.begun[x] = x.make(total, *(self.value(y, {}) for y in x.terms[i])), i + 1
 
     def walk(self, folds: list[Fold]) -> None:
         """One loop along the long axis, for all of these sums."""
         seen: set[Number] = set()
         for x in folds:
-            self._prepare(x.parts(), seen)
+            self._prepare(x.given, seen)
 
         def turn(i, totals):
             held = {INDEX: i}
@@ -124,7 +115,7 @@ class Writing:
                 continue
             seen.add(x)
             if x.along:
-                open_ += x.parts()
+                open_ += x.given
             else:
                 self.value(x, {})
 
@@ -210,7 +201,7 @@ class Interpreter:
         out = np.empty(shape, object)
         cases = [np.broadcast_to(x, shape) for x in given]
         for index in np.ndindex(*shape):
-            args = tuple(x[index] for x in cases)
+            args: tuple[Any, ...] = tuple(x[index] for x in cases)
             if op.name in ("stop_gradient", "copy", "copy_p"):
                 out[index] = args[0]
             elif op.name == "square":
