@@ -19,7 +19,7 @@ from jax.sharding import AxisType
 from dsrecon.evolve import evolve
 from dsrecon.kernels import Sharded, linear_scan
 from dsrecon.models import ClippedShallowPLRNN
-from dsrecon.newton import Newton
+from dsrecon.newton import Newton, TrustRegion
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 from dsrecon.training import fit
 
@@ -128,6 +128,32 @@ def newton() -> None:
     assert max(sizes) <= 4 * (9 + 3), sizes
 
 
+def variants() -> None:
+    """What `Sharded` is not made for is right all the same: batches, windows, a finish by the loop, a smoother."""
+    steps, key = 64, jax.random.key(1)
+    model = Forced(ClippedShallowPLRNN(3, 10, key=key), IdentityReadout(3, 3, key=key))
+    free, static = eqx.partition(model, eqx.is_inexact_array)
+    x = jax.random.normal(key, (2, steps + 1, 3))
+    batch, alpha = (x[:, 0], x[:, :-1]), jnp.full((2, steps), 0.3)
+    one_run = (x[0, 0], x[0, :-1])
+
+    def graded(solver, z0, x):
+        def loss(free, z0, x):
+            s = Forcing(x, alpha if x.ndim == 3 else alpha[0])
+            run = evolve(eqx.combine(free, static), z0, s, solver=solver, throw=False)
+            return jnp.mean(run.zs**2), run.zs
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(free, z0, x)
+
+    for make, given in (
+        (lambda e: Newton(engine=e), batch),
+        (lambda e: Newton(engine=e, window=20), one_run),
+        (lambda e: Newton(engine=e, max_iterations=1, finish="sequential"), one_run),
+        (lambda e: TrustRegion(engine=e), one_run),
+    ):
+        close(graded(make("auto"), *given), graded(make(sharded()), *given), 1e-9)
+
+
 class Map(eqx.Module):
     w: jax.Array
 
@@ -229,6 +255,6 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     if sys.argv[1] == "host":
         host(*sys.argv[2:])
-    for part in (scans, forgetting, newton, ensembles, refused):
+    for part in (scans, forgetting, newton, variants, ensembles, refused):
         if part.__name__ in sys.argv[1:]:
             part()

@@ -33,7 +33,9 @@ def well(*processes: subprocess.Popen) -> None:
         assert process.returncode == 0, output[-4000:]
 
 
-@pytest.mark.parametrize("parts", [("scans", "refused"), ("forgetting", "newton", "ensembles")], ids="-".join)
+@pytest.mark.parametrize(
+    "parts", [("scans", "refused"), ("forgetting", "newton", "ensembles"), ("variants",)], ids="-".join
+)
 def test_four_devices_equal_one(parts):
     well(started(*parts, devices=4))
 
