@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Inexact
 
+from dsrecon._checks import whole
 from dsrecon._results import RESULTS, Trajectory
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
@@ -126,6 +127,8 @@ def evolve(
     `z0` or `inputs` are not finite; `RuntimeError` naming the step when
     a run diverges or does not converge.
     """
+    if not isinstance(solver, AbstractSolver):
+        raise ValueError(f"solver must be a solver, Sequential() or Newton(), say: got {solver!r}.")
     z0 = jnp.asarray(z0)
     if z0.ndim not in (1, 2) or z0.shape[-1] != cell.state_size:
         raise ValueError(
@@ -182,6 +185,7 @@ _ADVICE = (
 
 def _steps(batch: tuple[int, ...], inputs: Inputs, steps: int | None) -> int:
     """Length of the run, from the inputs where there are any."""
+    steps = None if steps is None else whole("steps", steps)
     shapes = [x.shape for x in jax.tree.leaves(inputs)]
     lead = len(batch) + 1
     leads = {shape[:lead] for shape in shapes}

@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Inexact
 
+from dsrecon._checks import whole
 from dsrecon._results import Trajectory
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
@@ -140,6 +141,7 @@ class Reconstruction(eqx.Module):
         self, steps: int, *, start: Any = None, inputs: Any = None, discard: int = 0, throw: bool = True
     ) -> Trajectory:
         """The latent trajectory of `discard + steps` free steps from an observation; see `simulate`."""
+        steps, discard = whole("steps", steps), whole("discard", discard)
         if steps < 1 or discard < 0:
             raise ValueError(f"steps must be at least 1 and discard at least 0: got {steps} and {discard}.")
         s = self.driven(inputs, None, steps + discard)

@@ -35,6 +35,14 @@ from dsrecon.models import (
 from dsrecon.newton.regions import region_of
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 
+
+@pytest.fixture(autouse=True)
+def hardware(request):
+    """Those marked `gpu` need one."""
+    if request.node.get_closest_marker("gpu") and jax.default_backend() != "gpu":
+        pytest.skip(f"needs an NVIDIA GPU: JAX runs on {jax.default_backend()}")
+
+
 SCANS = {
     "scalar": ((), 3, 9, Cut(4, 2, 2, 2)),
     "diagonal": ((3,), 3, 11, Cut(4, 1, 2, 2)),
@@ -242,7 +250,9 @@ def test_what_a_kernel_cannot_run_is_refused_by_name():
 @pytest.mark.skipif(jax.default_backend() == "gpu", reason="the message for machines without a GPU")
 def test_engines_that_need_a_gpu_say_so():
     a, b, *_ = problem((3,), 3, 4)
-    with pytest.raises(ValueError, match="engine='pallas' cannot serve: it needs an NVIDIA GPU: JAX runs on cpu"):
+    with pytest.raises(
+        ValueError, match="engine='pallas' cannot serve: it needs an NVIDIA GPU: JAX runs on cpu; \"auto\""
+    ):
         linear_scan(a, b, engine="pallas")
     with pytest.raises(ValueError, match='engine="fused" needs an NVIDIA GPU: JAX runs on cpu'):
         evolve(ALRNN(4, 2, key=KEY), jnp.zeros(4), steps=3, solver=Sequential(engine="fused"))

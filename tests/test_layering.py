@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "dsrecon"
 
 # A module may import what stands in a row above its own here (rows are numbered from 0), and its own package.
 LAYERS = (
-    ("_types", "_results", "_files"),
+    ("_types", "_results", "_files", "_checks"),
     ("kernels",),
     (
         "cell",
@@ -34,7 +34,7 @@ LAYERS = (
     ),
     ("models", "training", "measures", "symbolic", "analysis", "systems"),
     ("data", "datasets", "plot", "export"),
-    ("reconstruct", "forecast", "diagnose", "cli", "__init__"),
+    ("reconstruct", "forecast", "diagnose", "cli", "__init__", "__main__"),
 )
 ORDERED = 2  # in this row a module may also import those to its left
 TOP = 5  # in this row a module may import everything

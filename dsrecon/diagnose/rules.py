@@ -93,10 +93,12 @@ def alpha_small(e: Evidence) -> Finding | None:
     shown = f"alpha = {e.alpha:.3g}" if np.isnan(e.interval) else f"a forcing every {e.interval:.0f} steps"
     if np.isnan(e.alpha) and np.isnan(e.interval):
         shown = "this forcing"
-    text = (
-        f"The forcing is too weak: with {shown}, gradients grow by {orders:.1f} orders of magnitude over a window of "
-        f"{e.length} steps, and the loss fell only from {e.loss_first:.2g} to {e.loss:.2g}."
-    )
+    went = f"the loss {'fell only' if e.loss < e.loss_first else 'rose'} from {e.loss_first:.2g} to {e.loss:.2g}"
+    if orders > ORDERS or e.gradient > STEEP:
+        grown = f"gradients grow by {orders:.1f} orders of magnitude over a window of {e.length} steps"
+    else:
+        grown = f"{e.stopped:.0%} of the runs broke off, at a loss that is not finite or a run that was not solved"
+    text = f"The forcing is too weak: with {shown}, {grown}, and {went}."
     shorter = max(5, int(e.length * ORDERS / max(orders, ORDERS) / 2))
     advice = (
         f"More forcing: `alpha={min(0.9, max(0.1, round(wanted, 2))):g}` (about 1 - 1/s = {wanted:.2g} keeps gradients "
@@ -107,6 +109,7 @@ def alpha_small(e: Evidence) -> Finding | None:
         "orders": Figure(float(orders), ORDERS),
         "gradient_norm": Figure(e.gradient, STEEP),
         "loss": Figure(e.loss, UNLEARNED_SHARE),
+        "stopped": Figure(e.stopped, 0.5),
     }
     return Finding("alpha_small", text, advice, figure)
 

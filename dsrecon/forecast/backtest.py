@@ -144,7 +144,8 @@ def _scored(
     point = scaler.unscale(members.mean(0))
     point = np.where(np.isfinite(point), point, np.inf)  # a forecast that diverged is infinitely wrong
     found = {"mse": mse(y, point), "mae": mae(y, point), "smape": smape(y, point)}
-    found["mase"] = found["mae"] / scaler.std / predictor.naive
+    naive = np.where(predictor.naive > 0, predictor.naive, np.nan)  # what never changed has no scale of its own
+    found["mase"] = found["mae"] / scaler.std / naive
     found["mse_scaled"] = found["mse"] / scaler.std**2
     found["mae_scaled"] = found["mae"] / scaler.std
     told = np.empty((0, *point.shape))

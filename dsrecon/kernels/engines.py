@@ -135,7 +135,7 @@ def fused(a: Array, b: Array, engine: str | Callable) -> bool:
 
     why = supported(a, b)
     if engine == "pallas" and not nvidia():
-        why = f"it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}"
+        why = f'it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}; "auto" takes what there is'
     if why and engine != "auto":
         raise ValueError(f"engine={engine!r} cannot serve: {why}.")
     return not why

@@ -127,7 +127,9 @@ def serves(step: Step, z0: Array, inputs: Inputs, *, engine: str, units: int | N
     if not fuses(engine):
         return False
     if engine == "fused" and not nvidia():
-        raise ValueError(f'engine="fused" needs an NVIDIA GPU: JAX runs on {jax.default_backend()}.')
+        raise ValueError(
+            f'engine="fused" needs an NVIDIA GPU: JAX runs on {jax.default_backend()}. "auto" takes what there is.'
+        )
     from dsrecon.kernels.accelerated.loop import Unfused, check
 
     try:

@@ -59,6 +59,10 @@ def score(
     **Raises:** `ValueError` for other variables, a truth that is too short or does not vary, or `steps` above half of
     it.
     """
+    if not isinstance(reconstruction, Reconstruction):
+        raise ValueError(
+            f"reconstruction must be a fitted Reconstruction, the first argument: got {type(reconstruction).__name__}."
+        )
     series = reconstruction.matched(as_series(truth))
     length = _length(series, steps, reconstruction.offset)
     true, run = _material(reconstruction, series, length, inputs)

@@ -58,6 +58,10 @@ class Forced(AbstractCell):
 
     def force(self, z: Inexact[Array, "m"], s: Forcing) -> Inexact[Array, "m"]:
         """`z + alpha (encode(x, z, mask) - z)`."""
+        if not isinstance(s, Forcing):
+            raise ValueError(
+                f"the inputs of a Forced cell must be a Forcing(x, alpha): got {type(s).__name__}. Unforced: its .cell."
+            )
         return z + s.alpha * (self.readout.encode(s.x, z, s.mask) - z)
 
     def __call__(self, z: Inexact[Array, "m"], s: Forcing) -> Inexact[Array, "m"]:

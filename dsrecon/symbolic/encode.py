@@ -55,6 +55,11 @@ def encode(
     Reference: Brenner et al. 2024, *Almost-linear RNNs yield highly interpretable symbolic codes in dynamical
     systems reconstruction*, NeurIPS.
     """
+    if not isinstance(reconstruction, Reconstruction):
+        raise ValueError(
+            f"reconstruction must be a fitted Reconstruction: got {type(reconstruction).__name__}. A bare series is "
+            "coded by code_thresholds, code_ordinal or code_kmeans."
+        )
     cell = reconstruction.cell
     if not isinstance(cell, AbstractPWLCell):
         raise ValueError(

@@ -56,6 +56,8 @@ def simulate(
 
     **Raises:** `ValueError` for an argument out of range; `RuntimeError` when the run diverges.
     """
+    if not isinstance(system, AbstractSystem):
+        raise ValueError(f"system must be a known system, Lorenz63() say: got {system!r}.")
     _check_simulate(steps, dt, discard, noise, key)
     cell = system.cell(dt)
     dt = float(system.time_step if dt is None else dt)

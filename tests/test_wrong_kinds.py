@@ -1,0 +1,48 @@
+"""What is no solver, no system, no model or no whole number is refused in a sentence that names it.
+
+Types are checked in all other tests, before a function sees its arguments; users have no such check. So these calls are
+made in a process of their own.
+"""
+
+import subprocess
+import sys
+
+CALLS = {
+    "evolve(cell, z0, steps=3, solver='newton')": "solver must be a solver, Sequential() or Newton(), say: got",
+    "evolve(forced, z0, jnp.zeros((4, 3)))": "the inputs of a Forced cell must be a Forcing(x, alpha): got",
+    "evolve(cell, z0, steps=2.5)": "steps must be a whole number: got 2.5.",
+    "simulate('lorenz', 100)": "system must be a known system, Lorenz63() say: got 'lorenz'.",
+    "simulate(Lorenz63, 100)": "system must be a known system, Lorenz63() say: got <class",
+    "score(data, data)": "reconstruction must be a fitted Reconstruction, the first argument: got ndarray.",
+    "encode(data)": "reconstruction must be a fitted Reconstruction: got ndarray. A bare series is",
+}
+SCRIPT = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from dsrecon import Forced, IdentityReadout, encode, evolve, score, simulate
+from dsrecon.models import ALRNN
+from dsrecon.systems import Lorenz63
+
+cell = ALRNN(3, 1, key=jax.random.key(0))
+forced, z0, data = Forced(cell, IdentityReadout(3, 3, key=jax.random.key(0))), jnp.zeros(3), np.zeros((300, 3))
+for call in sys.argv[1:]:
+    try:
+        print("nothing was raised by", eval(call))
+    except ValueError as error:
+        print(str(error).splitlines()[0])
+"""
+
+
+def python(*given: str) -> str:
+    return subprocess.run([sys.executable, *given], capture_output=True, text=True, check=True).stdout
+
+
+def test_refused_in_a_sentence():
+    said = python("-c", SCRIPT, *CALLS).splitlines()
+    assert len(said) == len(CALLS), said
+    for wanted, found in zip(CALLS.values(), said, strict=True):
+        assert found.startswith(wanted), found
+
+
+def test_the_package_is_a_command():
+    assert "forecast" in python("-m", "dsrecon", "--help")
