@@ -12,6 +12,7 @@ from dsrecon.diagnose.evidence import Evidence
 from dsrecon.diagnose.signs import (
     APART_H,
     AS_TRAINED,
+    BROKEN,
     FALSE,
     FAR_H,
     FAR_STSP,
@@ -86,15 +87,17 @@ def alpha_small(e: Evidence) -> Finding | None:
     """Gradients grow over the windows, so that nothing could be learned."""
     own = e.window_forced if as_trained(e) else np.nan
     orders = own if e.false > FALSE else np.fmax(steepness(e), own)  # false neighbours part without being stretched
-    steep = orders > ORDERS or e.gradient > STEEP or e.stopped > 0.5
-    if not (steep and not np.isnan(e.loss) and (e.loss > UNLEARNED_SHARE or e.gradient > STEEP)):
+    grows = orders > ORDERS or e.gradient > STEEP
+    if not (
+        (grows or e.stopped > BROKEN) and not np.isnan(e.loss) and (e.loss > UNLEARNED_SHARE or e.gradient > STEEP)
+    ):
         return None
     wanted = forcing_needed(e)
     shown = f"alpha = {e.alpha:.3g}" if np.isnan(e.interval) else f"a forcing every {e.interval:.0f} steps"
     if np.isnan(e.alpha) and np.isnan(e.interval):
         shown = "this forcing"
     went = f"the loss {'fell only' if e.loss < e.loss_first else 'rose'} from {e.loss_first:.2g} to {e.loss:.2g}"
-    if orders > ORDERS or e.gradient > STEEP:
+    if grows:
         grown = f"gradients grow by {orders:.1f} orders of magnitude over a window of {e.length} steps"
     else:
         grown = f"{e.stopped:.0%} of the runs broke off, at a loss that is not finite or a run that was not solved"
@@ -109,7 +112,7 @@ def alpha_small(e: Evidence) -> Finding | None:
         "orders": Figure(float(orders), ORDERS),
         "gradient_norm": Figure(e.gradient, STEEP),
         "loss": Figure(e.loss, UNLEARNED_SHARE),
-        "stopped": Figure(e.stopped, 0.5),
+        "stopped": Figure(e.stopped, BROKEN),
     }
     return Finding("alpha_small", text, advice, figure)
 

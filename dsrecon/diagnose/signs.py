@@ -34,6 +34,9 @@ ORDERS = 1.0
 STEEP = 100.0
 """Median gradient norm; those of good fits lie between .03 and .3."""
 
+BROKEN = 0.5
+"""Share of the runs that broke off, from where the forcing is to blame."""
+
 FALSE = 0.004
 """Share of false neighbours from where coordinates do not suffice. Good ones had none, planted ones at least .0095."""
 
