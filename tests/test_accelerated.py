@@ -13,7 +13,8 @@ import pytest
 
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
-from dsrecon.kernels import linear_scan
+from dsrecon.kernels import linear_scan, pullback
+from dsrecon.kernels.accelerated import dense
 from dsrecon.kernels.accelerated.gates import logistic, tanh
 from dsrecon.kernels.accelerated.lookback import Cut, cut
 from dsrecon.kernels.accelerated.loop import forward
@@ -99,6 +100,34 @@ def test_gradients_of_scans_are_those_of_the_loop(name, reverse, with_resets):
     pairs = (gradients(e, a, b, h0, g, resets if with_resets else None, reverse) for e in ("interpreted", "sequential"))
     for x, y in zip(*pairs, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("m", "steps", "block", "reverse", "with_resets"),
+    [(5, 11, 3, True, True), (17, 7, None, False, False), (5, 40, None, False, True), (6, 1, None, True, True)],
+)
+def test_dense_scans_in_blocks_are_those_of_the_loop(m, steps, block, reverse, with_resets):
+    a, b, h0, g, resets = problem((m, m), m, steps)
+    resets = resets if with_resets else None
+    h, _, b_bar, _ = gradients("sequential", a, b, h0, g, resets, reverse)
+    found = dense.scan(a, b, h0, resets, reverse=reverse, interpret=True, block=block)
+    np.testing.assert_allclose(found, h, rtol=1e-9, atol=1e-11 * np.abs(h).max())
+    found = dense.scan(a, g, None, resets, reverse=not reverse, adjoint=True, interpret=True, block=block)
+    np.testing.assert_allclose(found, b_bar, rtol=1e-9, atol=1e-11 * np.abs(b_bar).max())
+
+
+def test_larger_dense_scans_go_to_the_kernel_in_blocks():
+    a, b, h0, g, resets = problem((5, 5), 5, 4)
+    pairs = (gradients(e, a, b, h0, g, resets, False) for e in ("interpreted", "sequential"))
+    for x, y in zip(*pairs, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+    low = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    wanted = linear_scan(*(x.astype(jnp.float32) for x in low), engine="sequential")
+    np.testing.assert_allclose(linear_scan(*low, engine="interpreted").astype(jnp.float32), wanted, rtol=2**-7)
+
+
+def test_blocks_of_dense_scans_leave_few_steps_whole_and_grow_as_the_root():
+    assert [dense.block_of(t) for t in (1, 32, 33, 10_000, 1_000_000)] == [1, 32, 2, 44, 447]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +291,12 @@ def test_engines_that_need_a_gpu_say_so():
 
 @pytest.mark.parametrize(
     ("shape", "m", "kind", "why"),
-    [((5, 5), 5, np.float64, "up to 4 x 4: got 5 x 5"), ((2, 2), 2, np.complex128, "scalar or diagonal: got dense")],
+    [
+        ((33, 33), 33, np.float64, "dense slopes up to 32 x 32: got 33 x 33"),
+        ((5, 5, 2), 10, np.float64, "blocks up to 4 x 4: got 5 x 5"),
+        ((2, 2), 2, np.complex128, "scalar or diagonal: got dense"),
+        ((7, 7), 7, np.complex128, "scalar or diagonal: got dense"),
+    ],
 )
 def test_scans_that_the_kernel_does_not_take(shape, m, kind, why):
     a, b, *_ = problem(shape, m, 4, kind)
@@ -360,6 +394,28 @@ def test_scans_on_the_hardware(steps, width):
             pairs = (gradients(e, a, b, h0, g, new, reverse) for e in ("pallas", "sequential"))
             for x, y in zip(*pairs, strict=True):
                 assert float(jnp.abs(x - y).max()) <= 1e-5 * float(jnp.abs(y).max()) + 1e-30
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("m", [5, 16, 31])
+@pytest.mark.parametrize("steps", [1, 1000, 65537])
+def test_dense_scans_on_the_hardware(steps, m):
+    a, b, h0, g, resets = problem((m, m), m, steps, np.float32)
+    a = a / float(np.sqrt(m))
+    for reverse, new in ((False, None), (True, resets)):
+        for x, y in zip(*(gradients(e, a, b, h0, g, new, reverse) for e in ("pallas", "sequential")), strict=True):
+            assert float(jnp.abs(x - y).max()) <= 1e-5 * float(jnp.abs(y).max()) + 1e-30
+
+
+@pytest.mark.gpu
+def test_sums_over_steps_on_the_hardware():
+    cell, rng = ClippedShallowPLRNN(3, 50, key=KEY), np.random.default_rng(0)
+    zs, ls = (jnp.asarray(rng.normal(size=(3200, 3)).astype(np.float32)) for _ in range(2))
+    cell = jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, cell)
+    with jax.default_matmul_precision("highest"):
+        found, wanted = (jax.tree.leaves(pullback(cell, zs, None, ls, engine=e)) for e in ("pallas", "loop"))
+    for x, y in zip(found, wanted, strict=True):
+        assert float(jnp.abs(x - y).max()) <= 1e-5 * float(jnp.abs(y).max())
 
 
 @pytest.mark.gpu

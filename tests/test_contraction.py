@@ -8,7 +8,9 @@ import pytest
 from helpers import CELLS, forcing, inputs, instance, states
 
 from dsrecon.kernels import contraction, plain_pullback, pullback, recurrence, stages
-from dsrecon.models import ALRNN, ClippedDendriticPLRNN, DendriticPLRNN, ShallowPLRNN
+from dsrecon.kernels.accelerated.plan import Unfused
+from dsrecon.kernels.contraction import kernel_pullback
+from dsrecon.models import ALRNN, ClippedDendriticPLRNN, ClippedShallowPLRNN, DendriticPLRNN, ShallowPLRNN
 from dsrecon.readout import Forced, IdentityReadout, LinearReadout
 
 ROWS = 301
@@ -53,6 +55,34 @@ def test_pullback_of_a_forced_cell_is_that_of_jax(readout, masked):
     s = forcing(np.random.default_rng(0), ROWS)
     given = step, states(cell, ROWS), s if masked else s._replace(mask=None), states(cell, ROWS, seed=1)
     agree(eqx.filter_jit(pullback)(*given), eqx.filter_jit(plain_pullback)(*given))
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+@pytest.mark.parametrize("make", [ShallowPLRNN, ClippedShallowPLRNN])
+def test_hidden_units_summed_in_a_kernel_are_pulled_back_as_by_jax(make, rows):
+    cell = make(3, 14, input_size=2, key=jax.random.key(0))
+    step = Forced(cell, IdentityReadout(2, 3, key=jax.random.key(1)))
+    s = forcing(np.random.default_rng(0), rows)._replace(s=jnp.ones((rows, 2)))
+    given = step, states(cell, rows), s, states(cell, rows, seed=1)
+    agree(eqx.filter_jit(pullback)(*given, engine="interpreted"), eqx.filter_jit(plain_pullback)(*given))
+    kernel_pullback(cell, given[1], s.s, given[3], interpret=True)  # which "interpreted" could have gone without
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (ALRNN(12, 2, key=jax.random.key(0)), "no hidden units"),
+        (ShallowPLRNN(3, 9, key=jax.random.key(0)), "no hidden units"),
+        (ShallowPLRNN(12, 30, key=jax.random.key(0)), "no hidden units"),
+        (ShallowPLRNN(6, 14, key=jax.random.key(0)), None),
+    ],
+)
+def test_steps_without_hidden_units_are_left_to_products_of_matrices(step, why):
+    given = step, states(step, 5), None, states(step, 5, seed=1)
+    if why is not None:
+        with pytest.raises(Unfused, match=why):
+            kernel_pullback(*given, interpret=True)
+    agree(eqx.filter_jit(pullback)(*given, engine="interpreted"), plain_pullback(*given))
 
 
 @pytest.mark.parametrize("make", [DendriticPLRNN, ClippedDendriticPLRNN])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsrecon._types import Inputs, Step
+from dsrecon.kernels.platform import nvidia
 
 CPU_WHOLE, CPU_PIECE = 2**21, 2**19
 """Bytes between the products up to which a CPU contracts all rows at once, and the size of the pieces beyond, which
@@ -16,11 +17,11 @@ stay in its cache. Measured for 3,200 rows of 5 states and 250 hidden units: 1.5
 pieces of 800, 160 and 80 rows. Cells of 20 and 40 units lost a tenth of a gradient in pieces."""
 
 
-def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any, Any]:
+def contract(step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop") -> tuple[Any, Any]:
     """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs.
 
     **Arguments:** `step`: a map of one state, `(z, s) -> z'`; `before`: states before each step, `[*t m]`; `inputs`:
-    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`.
+    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`; `engine`: as of `pullback`.
 
     **Returns:** gradients in the shapes of `step` and `inputs`, `None` for what is not a number.
     """
@@ -29,22 +30,31 @@ def contract(step: Step, before: Array, inputs: Inputs, ls: Array) -> tuple[Any,
     def rows(tree):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)
 
-    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls))
+    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls), engine=engine)
     return step_bar, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), inputs_bar)
 
 
 @singledispatch
-def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array) -> tuple[Any, Array, Any]:
+def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop") -> tuple[Any, Array, Any]:
     """What `n` rows of one step, `step(z, s)` each, pull back of `ls`.
 
     This is JAX's own rule, and right for every map. One that knows a faster way registers it,
     `@pullback.register(MyCell)`; a test must hold it against this one, `plain_pullback`.
 
-    **Arguments:** `step`; `zs` `[n, m]`; `inputs`: leaves `[n, ...]`; `ls` `[n, m]`.
+    **Arguments:** `step`; `zs` `[n, m]`; `inputs`: leaves `[n, ...]`; `ls` `[n, m]`; `engine`: that of the recurrence.
+    Under `"auto"` and `"pallas"` the sums over rows of hidden units are a kernel on an NVIDIA GPU, under
+    `"interpreted"` on any platform; the compiler makes all others.
 
     **Returns:** the gradient by the parameters of `step`, summed over the rows, in its shape (`None` for what is not a
     number); by `zs`, `[n, m]`; by `inputs`, row by row (`None` for what is not a number).
     """
+    if engine == "interpreted" or (nvidia() and engine in ("auto", "pallas")):
+        from dsrecon.kernels.accelerated.plan import Unfused
+
+        try:
+            return kernel_pullback(step, zs, inputs, ls, interpret=engine == "interpreted")
+        except Unfused:
+            pass
     n, size = len(ls), rows_at_once(step, ls)
     count = n // size
     if size == n:
@@ -85,4 +95,31 @@ def plain_pullback(step: Step, zs: Array, inputs: Inputs, ls: Array) -> tuple[An
 
     _, pull = jax.vjp(all_rows, free, zs)
     (step_bar, inputs_bar), zs_bar = pull(ls)
+    return step_bar, zs_bar, inputs_bar
+
+
+def kernel_pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, interpret: bool) -> tuple[Any, Array, Any]:
+    """`pullback` whose sums over rows are one kernel, and what it pulls back row by row another: hidden units of a row
+    never leave the registers.
+
+    **Raises:** `Unfused` for a step that cannot be written out.
+    """
+    from dsrecon.kernels.accelerated.steps import map_steps, sum_steps
+
+    arrays, fixed = eqx.partition(step, eqx.is_array)
+
+    def pulled(arrays, now, by_step: bool):
+        z, s, l = now
+        free, others = eqx.partition((eqx.combine(arrays, fixed), z, s), eqx.is_inexact_array)
+        given, rest = (free[:1], free[1:]) if by_step else (free[1:], free[:1])
+
+        def onwards(given):
+            step, z, s = eqx.combine((*given, *rest) if by_step else (*rest, *given), others)
+            return step(z, s)
+
+        return jax.vjp(onwards, given)[1](l)[0]
+
+    along = zs, inputs, ls
+    (step_bar,) = sum_steps(lambda arrays, now: pulled(arrays, now, True), arrays, along, interpret=interpret)
+    zs_bar, inputs_bar = map_steps(lambda arrays, now: pulled(arrays, now, False), arrays, along, interpret=interpret)
     return step_bar, zs_bar, inputs_bar

@@ -123,7 +123,7 @@ def run(
 
 
 def fused(a: Array, b: Array, engine: str | Callable) -> bool:
-    """Whether the one-pass kernel for GPUs serves a scan: asked for, or under `"auto"` where there is such a GPU.
+    """Whether a kernel for GPUs serves a scan: asked for, or under `"auto"` where there is such a GPU.
 
     **Raises:** `ValueError` where it is asked for by name and cannot serve.
     """
@@ -131,14 +131,16 @@ def fused(a: Array, b: Array, engine: str | Callable) -> bool:
         return False
     if engine == "auto" and (not nvidia() or b.shape[0] <= FEW_STEPS):
         return False
-    from dsrecon.kernels.accelerated.scan import supported
+    from dsrecon.kernels.accelerated.scan import pays, supported
 
     why = supported(a, b)
+    if engine == "auto":
+        return not why and pays(a)
     if engine == "pallas" and not nvidia():
         why = f'it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}; "auto" takes what there is'
-    if why and engine != "auto":
+    if why:
         raise ValueError(f"engine={engine!r} cannot serve: {why}.")
-    return not why
+    return True
 
 
 def folded(a: Array, b: Array, h0: Array | None, resets: Array | None, reverse: bool) -> tuple[Array, Array]:

@@ -39,9 +39,10 @@ def linear_scan(
     - `resets`: booleans `[t]`, or `None`. Where true, the state before the step (in reverse: after it) is `h0` again:
       several trials in one sequence. Nothing passes from one to the next, neither values nor gradients, NaN included.
     - `engine`: `"sequential"` (the loop: the reference), `"associative"` (`jax.lax.associative_scan`), `"chunked"`
-      (loops over blocks of time side by side), `"pallas"` (one pass in one kernel, on an NVIDIA GPU; dense slopes and
-      blocks up to 4 x 4), `"interpreted"` (that kernel on any platform, slow: for tests), `"auto"` (chosen from
-      shapes, dtype and platform: `"pallas"` where it serves, else `engines.plan`), or a function
+      (loops over blocks of time side by side), `"pallas"` (kernels for an NVIDIA GPU: one pass for scalar, diagonal and
+      dense slopes and blocks up to 4 x 4, three for dense slopes up to 32 x 32), `"interpreted"` (those kernels on any
+      platform, slow: for tests), `"auto"` (chosen from shapes, dtype and platform: `"pallas"` where it serves and pays,
+      else `engines.plan`), or a function
       `(a, b, reverse) -> h` for the recurrence from 0 without resets: `h0` and `resets` are then in `a` and `b` already
       (`a = 0` at a reset, where NaN of a trial before is the function's own to keep out).
     - `adjoint`: `"deferred"` (one reverse scan, kept by hand; reverse mode only, JAX refuses forward mode with a

@@ -104,16 +104,15 @@ def _kernel_fwd(perturbed: Any, primals: Any, steps: int, interpret: bool, units
 @_kernel.def_bwd
 def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
     step, z0, inputs = primals
-    before = preceding(z0, zs)
+    before, engine = preceding(z0, zs), "interpreted" if interpret else "auto"
     if units is None:
         from dsrecon.kernels.accelerated.loop import backward
 
         ls, z0_bar = backward(step, before, inputs, zs_bar, interpret=interpret)
     else:
-        engine = "interpreted" if interpret else "auto"
         J = jax.vmap(jax.vmap(lambda z, s: unit_jacobian(step, z, s, units)))(before, inputs)
         ls, z0_bar = jax.vmap(lambda J, g: costates(J, g, engine=engine))(J, zs_bar)
-    step_bar, inputs_bar = contract(step, before, inputs, ls)
+    step_bar, inputs_bar = contract(step, before, inputs, ls, engine=engine)
     return step_bar, z0_bar, inputs_bar
 
 

@@ -172,6 +172,8 @@ def pulled_back(
     zs: Inexact[Array, "n m"],
     s: Inexact[Array, "n k"] | None,
     ls: Inexact[Array, "n m"],
+    *,
+    engine: Any = "loop",
 ) -> tuple[Any, Array, Any]:
     """On a CPU the thresholds by themselves (`_pulled_basis`), and all else as in any cell."""
     if jax.default_backend() != "cpu":

@@ -54,7 +54,7 @@ def adjoint(
             return _pulled(cell, before, inputs, g, engine)
 
         ls, leaving = (jax.vmap(pull) if batched else pull)(before, inputs, g)
-        cell_bar, inputs_bar = contract(cell, before, inputs, ls)
+        cell_bar, inputs_bar = contract(cell, before, inputs, ls, engine=engine)
         return (leaving, jax.tree.map(jnp.add, totals, cell_bar)), inputs_bar
 
     free = eqx.filter(cell, eqx.is_inexact_array)

@@ -88,6 +88,25 @@ class Writing:
                     total, _ = self.begun.get(x, (jnp.zeros((), x.dtype), 0))
                     self.begun[x] = x.make(total, *(self.value(y, {}) for y in x.terms[i])), i + 1
 
+    def fold(self, folds: list[Fold]) -> None:
+        """Sums, the shallow ones first: those of one depth side by side, or in one loop along the long axis."""
+        for depth in sorted({x.depth for x in folds}):
+            level = [x for x in folds if x.depth == depth and not x.along]
+            self.side_by_side([x for x in level if not x.looped and len(x.terms) > SHORT])
+            if looped := [x for x in level if x.looped]:
+                self.walk(looped)
+
+    def each_turn(self, numbers: list[Number], use: Callable[[Any, list[Any]], None]) -> None:
+        """`use(i, values)` in every turn `i` of the loop along the long axis, with the values of these numbers."""
+        self._prepare(tuple(numbers), set())
+
+        def turn(i, nothing):
+            held = {INDEX: i}
+            use(i, [self.value(x, held) for x in numbers])
+            return nothing
+
+        jax.lax.fori_loop(0, self.turns, turn, 0)
+
     def walk(self, folds: list[Fold]) -> None:
         """One loop along the long axis, for all of these sums."""
         seen: set[Number] = set()
@@ -164,14 +183,23 @@ class Interpreter:
         """Of the numbers that an array of this shape is held in."""
         return tuple(self.count(n) if self.long(n) else n for n in shape)
 
-    def read(self, shape: tuple[int, ...], load: Callable[[Any], Array]) -> Numbers:
-        """The numbers of an array that lies in memory, row by row; `load(at)` loads one."""
-        out = np.empty(self.shape(shape), object)
+    def places(self, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+        """Where the numbers of an array lie in memory, row by row, in the first turn of the loop; and how much farther
+        each lies in the next (0 without a long axis)."""
         strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
         begins = [s * (self.unit or 0) if self.long(n) else s for s, n in zip(strides, shape, strict=True)]
         step = next((s for s, n in zip(strides, shape, strict=True) if self.long(n)), 0)
+        at = np.zeros(self.shape(shape), int)
+        for index in np.ndindex(*at.shape):
+            at[index] = sum(i * s for i, s in zip(index, begins, strict=True))
+        return at, step
+
+    def read(self, shape: tuple[int, ...], load: Callable[[Any], Array]) -> Numbers:
+        """The numbers of an array that lies in memory, row by row; `load(at)` loads one."""
+        begins, step = self.places(shape)
+        out = np.empty(begins.shape, object)
         for index in np.ndindex(*out.shape):
-            at = sum(i * s for i, s in zip(index, begins, strict=True))
+            at = int(begins[index])
             if step:
                 out[index] = Number(lambda i, at=at: load(i * step + at), (INDEX,))
             else:

@@ -1,7 +1,7 @@
 """`linear_scan` and its adjoint recurrence on a GPU: which kernel runs them, and in which layout.
 
 Real slopes are blocks to the kernel in `lookback`, diagonal ones blocks of one number; complex ones are blocks of two.
-Mapped diagonal scans are one kernel for all their sequences.
+Mapped diagonal scans are one kernel for all their sequences. Larger dense slopes are scanned in blocks, by `dense`.
 """
 
 import functools
@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
+from dsrecon.kernels.accelerated import dense
 from dsrecon.kernels.accelerated.lookback import Cut, call
 
 COUNTED = 2**31
 """Numbers that an array of a kernel may have: they are counted in 32 bits."""
 
 LARGEST = 4
-"""Dense slopes up to this size are scanned here: the maps of a block are held in registers, `c^2` numbers a lane."""
+"""Dense slopes and blocks up to this size are scanned in one pass: maps are held in registers, `c^2` numbers a lane."""
 
 
 def supported(a: Array, b: Array) -> str:
@@ -25,13 +26,20 @@ def supported(a: Array, b: Array) -> str:
     if a.dtype not in (jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16, jnp.complex64, jnp.complex128):
         return f"it takes float16, bfloat16, float32, float64 and complex numbers: got {a.dtype}"
     c = a.shape[1] if a.ndim > 2 else 1
-    if c > LARGEST:
-        return f"it takes dense slopes and blocks up to {LARGEST} x {LARGEST}: got {c} x {c}"
+    if a.ndim == 4 and c > LARGEST:
+        return f"it takes blocks up to {LARGEST} x {LARGEST}: got {c} x {c}"
+    if a.ndim == 3 and c > dense.LARGEST:
+        return f"it takes dense slopes up to {dense.LARGEST} x {dense.LARGEST}: got {c} x {c}"
     if a.ndim > 2 and jnp.issubdtype(a.dtype, jnp.complexfloating):
         return "it takes complex slopes that are scalar or diagonal: got dense ones, or blocks"
     if max(a.size, b.size) >= COUNTED:
         return f"it takes arrays of less than 2^31 numbers: got {max(a.size, b.size)}"
     return ""
+
+
+def pays(a: Array) -> bool:
+    """Whether a scan that this engine serves is faster by it than by the associative one."""
+    return a.ndim != 3 or not LARGEST < a.shape[1] < dense.LEAST
 
 
 def scan(
@@ -63,6 +71,8 @@ def scan(
             how=how,
         )
         return _joined(h)
+    if a.ndim == 3 and a.shape[1] > LARGEST:
+        return dense.scan(a, b, h0, resets, reverse=reverse, adjoint=adjoint, interpret=interpret)
     if a.ndim == 2 and resets is None and how is None:
         h0 = jnp.zeros_like(b[0]) if h0 is None else h0
         return _batched(reverse, adjoint, interpret)(a[None], b[None], h0[None])[0]

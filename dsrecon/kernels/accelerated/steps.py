@@ -1,4 +1,5 @@
-"""One function of every step of a sequence, in one kernel: a lane is a step, and nothing but results leaves it.
+"""One function of every step of a sequence, or its sum over them, in one kernel: a lane is a step, and nothing but
+results leaves it.
 
 XLA makes of a function of small arrays, mapped over a long sequence, a chain of products whose intermediates (the
 hidden units of a step, say) each go through memory. Here the function is written out number by number: an array of `k`
@@ -17,7 +18,7 @@ from jax.extend.core import Var
 from jaxtyping import Array
 
 from dsrecon.kernels.accelerated.memory import load, store
-from dsrecon.kernels.accelerated.numbers import KNOWN, SHORT, WIDEST, Interpreter, Writing, constant
+from dsrecon.kernels.accelerated.numbers import KNOWN, WIDEST, Interpreter, Writing, constant
 from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined
 
 LANES = 128
@@ -28,6 +29,9 @@ LARGEST = 4_000
 
 TOLD = 100
 """Numbers of a step that a kernel writes: with more the registers no longer hold what is on the way."""
+
+SUMMED = 128
+"""Steps whose sum one warp makes: sums from lane to lane take as many instructions as those of four steps a lane."""
 
 
 def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: bool = False) -> Any:
@@ -55,6 +59,31 @@ def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: boo
     return jax.tree.unflatten(structure, out)
 
 
+def sum_steps(function: Callable, parameters: Any, along: Any, *, interpret: bool = False) -> Any:
+    """`sum_t function(parameters, along_t)`, in one kernel that writes a partial sum a warp; for the gradient by the
+    parameters of many steps.
+
+    **Arguments:** as of `map_steps`. What the function finds may be as long as its hidden units, but not both ways.
+
+    **Returns:** what the function returns, summed.
+
+    **Raises:** `Unfused` for a function that cannot be written out, or that has no hidden units to walk along: products
+    of matrices sum those as fast.
+    """
+    steps = jax.tree.leaves(along)[0].shape[0]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters)
+    now = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), along)
+    program = written(function, shapes, now, summed=True)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(function, shapes, now))
+    parts = -(-steps // SUMMED)
+    outs = [jax.ShapeDtypeStruct((parts, *x.shape), x.dtype) for x in leaves]
+    if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= 2**31:
+        raise Unfused("the steps hold 2^31 numbers and more: the kernel counts them in 32 bits.")
+    constants = jax.tree.leaves(parameters)
+    out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, interpret, summed=steps)
+    return jax.tree.unflatten(structure, [jnp.sum(x, 0) for x in out])
+
+
 class Program:
     """The operations of a function: what comes in, in order (`None`: not used), what goes out, constants inside, and
     how long the loop along its long axes is (`None`: it has none)."""
@@ -63,19 +92,18 @@ class Program:
         self.operations, self.given, self.found, self.values, self.unit = operations, given, found, values, unit
 
 
-def written(function: Callable, parameters: Any, now: Any) -> Program:
-    """The program of a function. **Raises** `Unfused` where the kernel cannot run it."""
+def written(function: Callable, parameters: Any, now: Any, *, summed: bool = False) -> Program:
+    """The program of a function, `summed`: of its sum over the steps. **Raises** `Unfused` where the kernel cannot run
+    it."""
     operations, given, found, values = inlined(function, parameters, now)
+    operations = _needed(operations, found)
     for op in operations:
         if op.name not in ELEMENTWISE and op.name not in KNOWN:
             raise Unfused(f"the step holds {op.name}, which is not written out number by number.")
-    told = sum(math.prod(v.aval.shape) for v in found)
-    if told > TOLD:
-        raise Unfused(f"the step tells {told} numbers: up to {TOLD} are written out.")
     if any(jnp.ndim(x) for x in values.values()):
         raise Unfused("the step holds constant arrays.")
     used = {v for op in operations for v in op.given if isinstance(v, Var)} | set(found)
-    ends = [*given[len(jax.tree.leaves(parameters)) :], *found]
+    ends = [*given[len(jax.tree.leaves(parameters)) :], *([] if summed else found)]
     given = [v if v in used and math.prod(v.aval.shape) else None for v in given]
     program = Program(operations, given, found, values, _unit(operations, given, ends))
     if program.unit is not None:
@@ -83,11 +111,26 @@ def written(function: Callable, parameters: Any, now: Any) -> Program:
             _numbers(program, lambda i, v, at: at, Interpreter(program.unit))
         except Unfused:
             program.unit = None
+    if summed and program.unit is None:
+        raise Unfused("the step has no hidden units to walk along.")
     scale = Interpreter(program.unit)
+    told = sum(math.prod(scale.shape(v.aval.shape)) for v in found)
+    if told > TOLD:
+        raise Unfused(f"the step tells {told} numbers: up to {TOLD} are written out.")
     work = sum(_work(op, scale) for op in operations)
     if work > LARGEST:
         raise Unfused(f"the step is {work} operations on numbers: up to {LARGEST} are written out.")
     return program
+
+
+def _needed(operations: list[Operation], found: list) -> list[Operation]:
+    """The operations that lead to what is found."""
+    needed, kept = set(v for v in found if isinstance(v, Var)), []
+    for op in reversed(operations):
+        if any(v in needed for v in op.found):
+            kept.append(op)
+            needed |= {v for v in op.given if isinstance(v, Var)}
+    return kept[::-1]
 
 
 def _unit(operations: list[Operation], given: list, ends: list) -> int | None:
@@ -111,20 +154,22 @@ def _work(op: Operation, scale: Interpreter) -> int:
     return size * math.prod(scale.shape(tuple(op.given[0].aval.shape[i] for i in left)))
 
 
-def _call(program: Program, given: list[Array], constants: int, outs: list, interpret: bool) -> list[Array]:
+def _call(program: Program, given: list, constants: int, outs: list, interpret: bool, summed: int = 0) -> list[Array]:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
-    steps = outs[0].shape[0]
+    steps, lanes, warps = (summed, SUMMED, 1) if summed else (outs[0].shape[0], LANES, LANES // 32)
     given = [x.astype(jnp.int8) if x.dtype == jnp.bool_ else x for x in given]
     flat = [x.reshape(-1) for x, v in zip(given, program.given, strict=True) if v is not None]
     shapes = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
-    kernel = functools.partial(_kernel, program=program, constants=constants, steps=steps)
+    kernel = functools.partial(
+        _kernel, program=program, constants=constants, steps=steps, lanes=lanes, summed=bool(summed)
+    )
     found = pl.pallas_call(
         kernel,
-        grid=(-(-steps // LANES),),
+        grid=(-(-steps // lanes),),
         out_shape=shapes,
-        compiler_params=plgpu.CompilerParams(num_warps=LANES // 32, num_stages=1),
+        compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
     )(*flat)
     return [x.reshape(out.shape) for x, out in zip(found, outs, strict=True)]
@@ -142,12 +187,13 @@ def _numbers(program: Program, load_one: Callable[[int, Any, Any], Any], interpr
     return [interpreter.value(v, known) for v in program.found]
 
 
-def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
+def _kernel(*refs, program: Program, constants: int, steps: int, lanes: int, summed: bool) -> None:
     """Write out the step so that few numbers are held at a time: parameters are read where they are used, and sums of
     one depth are written out side by side."""
     from jax.experimental import pallas as pl
 
-    lane = pl.program_id(0) * LANES + jnp.arange(LANES, dtype=jnp.int32)
+    block = pl.program_id(0)
+    lane = block * lanes + jnp.arange(lanes, dtype=jnp.int32)
     there = lane < steps
     used = [i for i, v in enumerate(program.given) if v is not None]
     ins = dict(zip(used, refs[: len(used)], strict=True))
@@ -161,13 +207,33 @@ def _kernel(*refs, program: Program, constants: int, steps: int) -> None:
 
     interpreter = Interpreter(program.unit)
     found = _numbers(program, load_one, interpreter)
-    writing = Writing(program.unit or 0, LANES)
-    for depth in sorted({x.depth for x in interpreter.folds}):
-        level = [x for x in interpreter.folds if x.depth == depth and not x.along]
-        writing.side_by_side([x for x in level if not x.looped and len(x.terms) > SHORT])
-        if looped := [x for x in level if x.looped]:
-            writing.walk(looped)
-    for ref, v, numbers in zip(refs[len(used) :], program.found, found, strict=True):
-        for j, x in enumerate(numbers.reshape(-1)):
-            at = lane * math.prod(v.aval.shape) + j
-            store(ref, at, jnp.broadcast_to(writing.value(x, {}), (LANES,)), mask=there)
+    writing = Writing(program.unit or 0, lanes)
+    writing.fold(interpreter.folds)
+    ends = list(zip(refs[len(used) :], program.found, found, strict=True))
+    if not summed:
+        for ref, v, numbers in ends:
+            for j, x in enumerate(numbers.reshape(-1)):
+                at = lane * math.prod(v.aval.shape) + j
+                store(ref, at, jnp.broadcast_to(writing.value(x, {}), (lanes,)), mask=there)
+        return
+
+    def tell(ref, v: Any, at: Any, x: Array) -> None:
+        """The sum of a number over the steps of this block, as number `at` of its array."""
+        x = jnp.broadcast_to(x, (lanes,))
+        total = jnp.sum(jnp.where(there, x, jnp.zeros_like(x)))
+        store(ref, jnp.asarray(block * math.prod(v.aval.shape) + at, jnp.int32), total)
+
+    walked = []
+    for ref, v, numbers in ends:
+        begins, step = interpreter.places(v.aval.shape)
+        for begin, x in zip(begins.reshape(-1).tolist(), numbers.reshape(-1), strict=True):
+            if step:
+                walked.append((ref, v, begin, step, x))
+            else:
+                tell(ref, v, begin, writing.value(x, {}))
+
+    def tell_all(i, values):
+        for (ref, v, begin, step, _), x in zip(walked, values, strict=True):
+            tell(ref, v, begin + i * step, x)
+
+    writing.each_turn([x for *_, x in walked], tell_all)
