@@ -3,6 +3,10 @@
 import operator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 
 def whole(name: str, value: Any) -> int:
     """An argument that counts. **Raises** `ValueError` where it is no whole number."""
@@ -10,3 +14,12 @@ def whole(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be a whole number: got {value!r}.") from None
+
+
+def random_key(key: Any) -> jax.Array:
+    """A key for random numbers, from a seed or a key. **Raises** `ValueError` for anything else."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(key)
+    if isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
+        return key
+    raise ValueError(f"key must be a whole number or a JAX key: got {key!r}.")

@@ -161,7 +161,9 @@ def test_months_missing_values_and_empty_rows_at_the_end(quick, tmp_path):
     frame.iloc[150:] = np.nan
     frame.to_csv(tmp_path / "m.csv")
     out = tmp_path / "out"
-    assert "the series must be complete: 2 of" in command(tmp_path / "m.csv", "--horizon", 6, code=1).stderr
+    error = command(tmp_path / "m.csv", "--horizon", 6, "--out", tmp_path / "none", code=1).stderr
+    assert "the series must be complete: 2 of" in error and "Fill them in with --impute last" in error
+    assert not (tmp_path / "none").exists()
     command(tmp_path / "m.csv", "--horizon", 6, "--impute", "seasonal", "--period", 12, "--out", out)
     found = pd.read_csv(out / "forecast.csv", index_col="time", parse_dates=True)
     np.testing.assert_array_equal(found.index, months[150:156])

@@ -14,12 +14,17 @@ CALLS = {
     "simulate('lorenz', 100)": "system must be a known system, Lorenz63() say: got 'lorenz'.",
     "simulate(Lorenz63, 100)": "system must be a known system, Lorenz63() say: got <class",
     "score(data, data)": "reconstruction must be a fitted Reconstruction, the first argument: got ndarray.",
+    "reconstruct('series.csv')": "data must be a series: got 'series.csv'. Read a file with `dsrecon.read_series`.",
+    "reconstruct(data, key=1.5)": "key must be a whole number or a JAX key: got 1.5.",
+    "reconstruct(data + jnp.sin(jnp.arange(300.0))[:, None], optimiser='sgd2')": "optimiser must be one of optax's",
+    "RidgeEstimator().fit('series.csv', horizon=3)": "data must be a series: got 'series.csv'.",
     "encode(data)": "reconstruction must be a fitted Reconstruction: got ndarray. A bare series is",
 }
 SCRIPT = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from dsrecon import Forced, IdentityReadout, encode, evolve, score, simulate
+from dsrecon import Forced, IdentityReadout, encode, evolve, reconstruct, score, simulate
+from dsrecon.forecast import RidgeEstimator
 from dsrecon.models import ALRNN
 from dsrecon.systems import Lorenz63
 

@@ -98,6 +98,8 @@ def forecast_file(
         split = read_parts(file, chosen(columns), chosen(known), horizon, test, time_step=time_step, resample=resample)
         wanted = None if levels is None else numbers(levels)
         check_room(split, horizon, validation, wanted or ())
+        if impute is None:
+            check_complete(split)
     except (ValueError, OSError) as error:
         fail(error)
     folder = made(out or Path(f"dsrecon-forecast-{file.stem}"))
@@ -134,6 +136,19 @@ def numbers(text: str) -> list[float]:
         return [float(word) for word in text.split(",") if word.strip()]
     except ValueError as error:
         raise ValueError(f"--levels must be numbers separated by commas: got {text!r}.") from error
+
+
+def check_complete(split: Split) -> None:
+    """**Raises** `ValueError` where a value is missing, in whichever part: before the fit, not after it."""
+    for part, what in ((split.series, "the series"), (split.known, "the known columns")):
+        gone = np.zeros((0, 0)) if part is None else np.isnan(part.values)
+        if part is not None and gone.any():
+            row, column = np.argwhere(gone)[0]
+            raise ValueError(
+                f"{what} must be complete: {gone.sum()} of {gone.size} values are missing, the first of "
+                f"{part.names[column]!r} in row {row + 1} below the names. Fill them in with --impute last (hold the "
+                "last value) or --impute seasonal (that of a period before)."
+            )
 
 
 def check_room(split: Split, horizon: int, validation: float, levels: Sequence[float]) -> None:
@@ -205,7 +220,8 @@ def read_parts(
     first = end - max(round(end * test), horizon) if test else end
     if first < 1:
         raise ValueError(
-            f"the series is too short: {end} rows, with a test part of {end - first}, leave nothing to fit."
+            f"the series is too short: {end} rows, with a test part of {end - first} (at least the "
+            f"horizon, {horizon}), leave nothing to fit. Take a shorter --horizon, a smaller --test, or more data."
         )
     series = _part(table, kept, end)
     return Split(series, _part(table, ahead, end + horizon) if ahead else None, first)

@@ -5,9 +5,9 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import numpy as np
 
+from dsrecon._checks import random_key
 from dsrecon._types import Key
 from dsrecon.forecast.predictor import Predictor
 from dsrecon.forecast.prepare import Sizes, errors_of, held_rows, names_of, prepared
@@ -107,7 +107,7 @@ class AbstractEstimator(eqx.Module):
                 f"lookback or horizon, a smaller validation than {validation:g}, or more data."
             )
         given = prepared(panel, tables, held, Sizes(lookback, horizon, period), self.reads_times, impute)
-        key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+        key = random_key(key)
         learned = self.learn(given.task, key=key, threads=threads, progress=progress)
         none = "no validation" if not validation else f"rows at the end: {validation:g} of them, at least the horizon"
         settings: dict[str, tuple[Any, str]] = {

@@ -12,6 +12,7 @@ import optax
 import xarray as xr
 from jaxtyping import PyTree
 
+from dsrecon._checks import random_key
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
@@ -134,7 +135,7 @@ def fitted(
     """
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = random_key(key)
     if not isinstance(runs, int) or runs < 1:
         raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
     if not isinstance(evaluations, int) or evaluations < 1:

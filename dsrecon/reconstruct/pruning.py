@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import xarray as xr
 
+from dsrecon._checks import random_key
 from dsrecon._types import Key
 from dsrecon.reconstruct.couplings import cut, held, matrices, zeros
 from dsrecon.reconstruct.fitted import Fitted, fitted
@@ -191,7 +192,7 @@ def pruning_curve(
     rates = RATES if learning_rate is None and optimiser is None else learning_rate
     steps, inner = optimiser_of(steps, rates, optimiser, Plan({}, {}))
     each = np.repeat(strengths, runs)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = random_key(key)
     lag, dimension = _embedded(reconstruction)
     absent = zeros(reconstruction.cell, names)
     fit: Fitted | None = None

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
+from dsrecon._checks import random_key
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell, AbstractFamily
 from dsrecon.modelfile import read_module, write_module
@@ -150,7 +151,7 @@ class Subjects(eqx.Module):
 
         starts = jnp.concatenate([jnp.mean(known, 0)[None], known])
         rate = 0.1 * float(jnp.sqrt(jnp.mean(known**2)))
-        keys = jax.random.split(jax.random.key(key) if isinstance(key, int) else key, len(starts))
+        keys = jax.random.split(random_key(key), len(starts))
         found, history = fit(
             starts, loss, sampler, radam(rate, 0.01 * rate, steps), steps=steps, key=keys, progress=False
         )

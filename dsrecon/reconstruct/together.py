@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from dsrecon._checks import random_key
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.models.hierarchical import Hierarchical, Leaves
@@ -88,7 +89,7 @@ def reconstruct_subjects(
     series = as_trials(trials, time_step=time_step, resample=resample)
     names = _names(names, len(series))
     driving = None if inputs is None else as_inputs(inputs, series)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = random_key(key)
     if not isinstance(runs, int) or runs < 1:
         raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
     if not isinstance(features, int) or features < 0:

@@ -1,5 +1,6 @@
 """The door for data: a measured series, checked and in one form."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ def as_series(
     that repeat, go back or (without `resample`) are not equidistant, and contradictions between arguments and data.
     Each names what came in.
     """
+    if isinstance(data, str | os.PathLike):
+        raise ValueError(f"data must be a series: got {str(data)!r}. Read a file with `dsrecon.read_series`.")
     if isinstance(data, Series):
         return data if resample is None else as_series(data.to_xarray(), resample=resample, calendar=calendar)
     if several(data):
