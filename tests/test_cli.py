@@ -195,8 +195,8 @@ def test_a_few_steps_of_many_regions_are_shown_with_care():
 def test_symbols_tells_in_a_line_what_is_wrong(run, truth, tmp_path):
     curved = untrained(truth, cell=MapCell(Tanh(), 3)).save(tmp_path / "curved.eqx")
     for arguments, message in (
-        ([tmp_path / "none"], "none"),
-        ([tmp_path], "model.eqx"),
+        ([tmp_path / "none"], "dsrecon: there is no run folder and no model file '"),
+        ([tmp_path], "holds no model.eqx, which `dsrecon fit` writes at its end."),
         ([run, "--out", tmp_path / "a.dot"], "must end in .csv, as --format csv does"),
         ([run, "--out", tmp_path / "missing" / "a.csv"], "a.csv"),
         ([run / "symbols.nc"], "symbols.nc"),

@@ -32,6 +32,8 @@ def chosen(columns: str | None) -> list[str] | None:
 
 
 def fail(error: Exception) -> NoReturn:
-    """One line on standard error, no traceback."""
-    print(f"dsrecon: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    """One line on standard error, no traceback, no number of an error of the operating system."""
+    told = isinstance(error, OSError) and error.strerror and error.filename
+    text = f"{error.strerror}: {error.filename}" if told else str(error)  # pyright: ignore[reportAttributeAccessIssue]
+    print(f"dsrecon: {' '.join(text.splitlines())}", file=sys.stderr)
     raise typer.Exit(1)

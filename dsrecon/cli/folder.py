@@ -77,7 +77,11 @@ def write_scores(table: xr.Dataset, path: Path) -> Path:
 
 
 def model(run: Path) -> Reconstruction:
-    """The model of a run folder, or in a file."""
+    """The model of a run folder, or in a file. **Raises** `ValueError` where there is none, beside what `load` does."""
+    if run.is_dir() and not (run / "model.eqx").exists():
+        raise ValueError(f"the folder {run} holds no model.eqx, which `dsrecon fit` writes at its end.")
+    if not run.exists():
+        raise ValueError(f"there is no run folder and no model file {str(run)!r}.")
     return load(run / "model.eqx" if run.is_dir() else run)
 
 

@@ -50,7 +50,10 @@ def from_pandas(data: pd.Series | pd.DataFrame):
         index = index.to_timestamp()
     zone = getattr(index, "tz", None)
     if zone is not None:
-        raise ValueError(f"times must not carry a time zone (got {zone}): use tz_convert('UTC').tz_localize(None).")
+        raise ValueError(
+            f"times must not carry a time zone (got {zone}): write them in UTC without one; in pandas: "
+            "index.tz_convert('UTC').tz_localize(None)."
+        )
     plain = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     unnamed = isinstance(frame.columns, pd.RangeIndex) or (isinstance(data, pd.Series) and data.name is None)
