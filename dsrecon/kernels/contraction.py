@@ -39,7 +39,7 @@ def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = 
     """What `n` rows of one step, `step(z, s)` each, pull back of `ls`.
 
     This is JAX's own rule, and right for every map. One that knows a faster way registers it,
-    `@pullback.register(MyCell)`; a test must hold it against this one, `plain_pullback`.
+    `@pullback.register(MyCell)`, and takes `engine` too; a test must hold it against this one, `plain_pullback`.
 
     **Arguments:** `step`; `zs` `[n, m]`; `inputs`: leaves `[n, ...]`; `ls` `[n, m]`; `engine`: that of the recurrence.
     Under `"auto"` and `"pallas"` the sums over rows of hidden units are a kernel on an NVIDIA GPU, under
@@ -108,18 +108,17 @@ def kernel_pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, interpr
 
     arrays, fixed = eqx.partition(step, eqx.is_array)
 
-    def pulled(arrays, now, by_step: bool):
+    def by_step(arrays, now):
         z, s, l = now
-        free, others = eqx.partition((eqx.combine(arrays, fixed), z, s), eqx.is_inexact_array)
-        given, rest = (free[:1], free[1:]) if by_step else (free[1:], free[:1])
+        free, others = eqx.partition(eqx.combine(arrays, fixed), eqx.is_inexact_array)
+        return jax.vjp(lambda free: eqx.combine(free, others)(z, s), free)[1](l)[0]
 
-        def onwards(given):
-            step, z, s = eqx.combine((*given, *rest) if by_step else (*rest, *given), others)
-            return step(z, s)
-
-        return jax.vjp(onwards, given)[1](l)[0]
+    def by_row(arrays, now):
+        *row, l = now
+        step, (free, others) = eqx.combine(arrays, fixed), eqx.partition(row, eqx.is_inexact_array)
+        return jax.vjp(lambda free: step(*eqx.combine(free, others)), free)[1](l)[0]
 
     along = zs, inputs, ls
-    (step_bar,) = sum_steps(lambda arrays, now: pulled(arrays, now, True), arrays, along, interpret=interpret)
-    zs_bar, inputs_bar = map_steps(lambda arrays, now: pulled(arrays, now, False), arrays, along, interpret=interpret)
+    step_bar = sum_steps(by_step, arrays, along, interpret=interpret)
+    zs_bar, inputs_bar = map_steps(by_row, arrays, along, interpret=interpret)
     return step_bar, zs_bar, inputs_bar

@@ -111,7 +111,7 @@ def optimiser_of(
     if updates < 1:
         raise ValueError(f"steps must be at least 1: got {updates}.")
     if given is not None:
-        if not isinstance(given, optax.GradientTransformation):
+        if not (hasattr(given, "init") and hasattr(given, "update")):  # `optax.MultiSteps` has no more in common
             raise ValueError(f"optimiser must be one of optax's, such as optax.adam(1e-3): got {given!r}.")
         if learning_rate is not None:
             raise ValueError(f"give learning_rate or optimiser, not both: got learning_rate={learning_rate}.")

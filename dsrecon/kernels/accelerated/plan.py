@@ -121,7 +121,7 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
     kept = {id(op) for op in inside}
     inside = [op for op in operations if id(op) in kept]
     once = [op for op in operations if level[op.found[0]] == 0]
-    ahead = [op for op in _leading_to(ahead_roots, made, operations) if level[op.found[0]] == 1]
+    ahead = [op for op in leading_to(ahead_roots, operations) if level[op.found[0]] == 1]
     _check(inside, level, units)
     bounds = _bounds(inside, [*of_carry, *carried, *told], units)
     return Plan(
@@ -129,8 +129,9 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
     )
 
 
-def _leading_to(roots: list, made: dict, operations: list[Operation]) -> list[Operation]:
+def leading_to(roots: list, operations: list[Operation]) -> list[Operation]:
     """The operations that variables come from, in order."""
+    made = {v: op for op in operations for v in op.found}
     open_, kept = list(roots), set()
     while open_:
         v = open_.pop()

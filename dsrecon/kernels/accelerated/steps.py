@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from dsrecon.kernels.accelerated.memory import load, store
 from dsrecon.kernels.accelerated.numbers import KNOWN, WIDEST, Interpreter, Writing, constant
-from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined
+from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined, leading_to
 
 LANES = 128
 """Steps of a program."""
@@ -44,19 +44,7 @@ def map_steps(function: Callable, parameters: Any, along: Any, *, interpret: boo
 
     **Raises:** `Unfused` for a function that cannot be written out.
     """
-    steps = jax.tree.leaves(along)[0].shape[0]
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters)
-    now = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), along)
-    program = written(function, shapes, now)
-    found = jax.eval_shape(function, shapes, now)
-    leaves, structure = jax.tree.flatten(found)
-    outs = [jax.ShapeDtypeStruct((steps, *x.shape), jnp.int8 if x.dtype == jnp.bool_ else x.dtype) for x in leaves]
-    if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= 2**31:
-        raise Unfused("the steps hold 2^31 numbers and more: the kernel counts them in 32 bits.")
-    constants = jax.tree.leaves(parameters)
-    out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, interpret)
-    out = [x != 0 if wanted.dtype == jnp.bool_ else x for x, wanted in zip(out, leaves, strict=True)]
-    return jax.tree.unflatten(structure, out)
+    return _run(function, parameters, along, summed=False, interpret=interpret)
 
 
 def sum_steps(function: Callable, parameters: Any, along: Any, *, interpret: bool = False) -> Any:
@@ -70,18 +58,25 @@ def sum_steps(function: Callable, parameters: Any, along: Any, *, interpret: boo
     **Raises:** `Unfused` for a function that cannot be written out, or that has no hidden units to walk along: products
     of matrices sum those as fast.
     """
+    parts = _run(function, parameters, along, summed=True, interpret=interpret)
+    return jax.tree.map(lambda x: jnp.sum(x, 0), parts)
+
+
+def _run(function: Callable, parameters: Any, along: Any, *, summed: bool, interpret: bool) -> Any:
+    """What the function returns of every step, or, `summed`, the sums of it over the steps of every warp."""
     steps = jax.tree.leaves(along)[0].shape[0]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters)
     now = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), along)
-    program = written(function, shapes, now, summed=True)
+    program = written(function, shapes, now, summed=summed)
     leaves, structure = jax.tree.flatten(jax.eval_shape(function, shapes, now))
-    parts = -(-steps // SUMMED)
-    outs = [jax.ShapeDtypeStruct((parts, *x.shape), x.dtype) for x in leaves]
+    rows = -(-steps // SUMMED) if summed else steps
+    outs = [jax.ShapeDtypeStruct((rows, *x.shape), jnp.int8 if x.dtype == jnp.bool_ else x.dtype) for x in leaves]
     if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= 2**31:
         raise Unfused("the steps hold 2^31 numbers and more: the kernel counts them in 32 bits.")
     constants = jax.tree.leaves(parameters)
-    out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, interpret, summed=steps)
-    return jax.tree.unflatten(structure, [jnp.sum(x, 0) for x in out])
+    out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, steps, summed, interpret)
+    out = [x != 0 if wanted.dtype == jnp.bool_ else x for x, wanted in zip(out, leaves, strict=True)]
+    return jax.tree.unflatten(structure, out)
 
 
 class Program:
@@ -96,7 +91,7 @@ def written(function: Callable, parameters: Any, now: Any, *, summed: bool = Fal
     """The program of a function, `summed`: of its sum over the steps. **Raises** `Unfused` where the kernel cannot run
     it."""
     operations, given, found, values = inlined(function, parameters, now)
-    operations = _needed(operations, found)
+    operations = leading_to(found, operations)
     for op in operations:
         if op.name not in ELEMENTWISE and op.name not in KNOWN:
             raise Unfused(f"the step holds {op.name}, which is not written out number by number.")
@@ -123,16 +118,6 @@ def written(function: Callable, parameters: Any, now: Any, *, summed: bool = Fal
     return program
 
 
-def _needed(operations: list[Operation], found: list) -> list[Operation]:
-    """The operations that lead to what is found."""
-    needed, kept = set(v for v in found if isinstance(v, Var)), []
-    for op in reversed(operations):
-        if any(v in needed for v in op.found):
-            kept.append(op)
-            needed |= {v for v in op.given if isinstance(v, Var)}
-    return kept[::-1]
-
-
 def _unit(operations: list[Operation], given: list, ends: list) -> int | None:
     """How long the loop along the long axes of a program is; `None` where they must be written out.
 
@@ -154,17 +139,15 @@ def _work(op: Operation, scale: Interpreter) -> int:
     return size * math.prod(scale.shape(tuple(op.given[0].aval.shape[i] for i in left)))
 
 
-def _call(program: Program, given: list, constants: int, outs: list, interpret: bool, summed: int = 0) -> list[Array]:
+def _call(program: Program, given: list, constants: int, outs: list, steps: int, summed: bool, interpret: bool) -> list:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
-    steps, lanes, warps = (summed, SUMMED, 1) if summed else (outs[0].shape[0], LANES, LANES // 32)
+    lanes, warps = (SUMMED, 1) if summed else (LANES, LANES // 32)
     given = [x.astype(jnp.int8) if x.dtype == jnp.bool_ else x for x in given]
     flat = [x.reshape(-1) for x, v in zip(given, program.given, strict=True) if v is not None]
     shapes = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
-    kernel = functools.partial(
-        _kernel, program=program, constants=constants, steps=steps, lanes=lanes, summed=bool(summed)
-    )
+    kernel = functools.partial(_kernel, program=program, constants=constants, steps=steps, lanes=lanes, summed=summed)
     found = pl.pallas_call(
         kernel,
         grid=(-(-steps // lanes),),
