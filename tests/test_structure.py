@@ -186,7 +186,7 @@ def test_the_command_tells_in_a_line_what_is_wrong(tmp_path):
     error = command("analyse", path, code=1).stderr
     assert "must be piecewise linear, to be solved in its regions: got GRU" in error and error.count("\n") == 1
     assert {p.name for p in tmp_path.iterdir()} == {"gru.eqx"}
-    assert "No such file" in command("analyse", tmp_path / "none.eqx", code=1).stderr
+    assert "no run folder and no model file" in command("analyse", tmp_path / "none.eqx", code=1).stderr
     assert command("analyse", path, "--longest", 0, code=2)
     with pytest.raises(ValueError, match="reconstruction must be a Reconstruction.*got GRU"):
         analyse(gru)
