@@ -1,5 +1,6 @@
 """What many steps pull back at once: the gradient by parameters, of all rows in a few large products."""
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -17,11 +18,13 @@ stay in its cache. Measured for 3,200 rows of 5 states and 250 hidden units: 1.5
 pieces of 800, 160 and 80 rows. Cells of 20 and 40 units lost a tenth of a gradient in pieces."""
 
 
-def contract(step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop") -> tuple[Any, Any]:
+def contract(
+    step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Array, ...] = ()
+) -> tuple[Any, Any]:
     """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs.
 
     **Arguments:** `step`: a map of one state, `(z, s) -> z'`; `before`: states before each step, `[*t m]`; `inputs`:
-    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`; `engine`: as of `pullback`.
+    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`; `engine`, `within`: as of `pullback`.
 
     **Returns:** gradients in the shapes of `step` and `inputs`, `None` for what is not a number.
     """
@@ -30,12 +33,14 @@ def contract(step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: An
     def rows(tree):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)
 
-    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls), engine=engine)
+    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls), engine=engine, within=rows(within))
     return step_bar, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), inputs_bar)
 
 
 @singledispatch
-def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop") -> tuple[Any, Array, Any]:
+def pullback(
+    step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Array, ...] = ()
+) -> tuple[Any, Array, Any]:
     """What `n` rows of one step, `step(z, s)` each, pull back of `ls`.
 
     This is JAX's own rule, and right for every map. One that knows a faster way registers it,
@@ -43,7 +48,8 @@ def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = 
 
     **Arguments:** `step`; `zs` `[n, m]`; `inputs`: leaves `[n, ...]`; `ls` `[n, m]`; `engine`: that of the recurrence.
     Under `"auto"` and `"pallas"` the sums over rows of hidden units are a kernel on an NVIDIA GPU, under
-    `"interpreted"` on any platform; the compiler makes all others.
+    `"interpreted"` on any platform; the compiler makes all others. `within`: of a step made of `stages`, the gradients
+    by what each of them but the last gives, `[n, m]`, where they are known already.
 
     **Returns:** the gradient by the parameters of `step`, summed over the rows, in its shape (`None` for what is not a
     number); by `zs`, `[n, m]`; by `inputs`, row by row (`None` for what is not a number).
@@ -55,22 +61,27 @@ def pullback(step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = 
             return kernel_pullback(step, zs, inputs, ls, interpret=engine == "interpreted")
         except Unfused:
             pass
+    return in_pieces(plain_pullback, step, zs, inputs, ls)
+
+
+def in_pieces(piece: Callable, step: Step, zs: Array, inputs: Inputs, ls: Array) -> tuple[Any, Array, Any]:
+    """`piece(step, zs, inputs, ls)`, a pullback, of as many rows at once as stay in a CPU's cache."""
     n, size = len(ls), rows_at_once(step, ls)
     count = n // size
     if size == n:
-        return plain_pullback(step, zs, inputs, ls)
+        return piece(step, zs, inputs, ls)
     whole = count * size
 
-    def piece(total, rows):
-        step_bar, *row_bars = plain_pullback(step, *rows)
+    def add(total, rows):
+        step_bar, *row_bars = piece(step, *rows)
         return jax.tree.map(jnp.add, total, step_bar), row_bars
 
     start = jax.tree.map(jnp.zeros_like, eqx.filter(step, eqx.is_inexact_array))
     pieces = jax.tree.map(lambda x: x[:whole].reshape(count, size, *x.shape[1:]), (zs, inputs, ls))
-    step_bar, bars = jax.lax.scan(piece, start, pieces)
+    step_bar, bars = jax.lax.scan(add, start, pieces)
     bars = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), bars)
     if whole < n:
-        step_bar, rest = piece(step_bar, jax.tree.map(lambda x: x[whole:], (zs, inputs, ls)))
+        step_bar, rest = add(step_bar, jax.tree.map(lambda x: x[whole:], (zs, inputs, ls)))
         bars = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), bars, rest)
     zs_bar, inputs_bar = bars
     return step_bar, zs_bar, inputs_bar

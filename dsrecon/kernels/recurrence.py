@@ -10,6 +10,7 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
 from dsrecon.kernels.contraction import contract
+from dsrecon.kernels import lanes
 from dsrecon.kernels.costates import costates, unit_jacobian
 from dsrecon.kernels.platform import nvidia
 from dsrecon.kernels.shift import preceding
@@ -153,6 +154,8 @@ def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: i
 @eqx.filter_custom_vjp
 def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
     step, z0, inputs = primals
+    if lanes.pay(z0):
+        return lanes.forward(stages(step), z0, inputs, steps, unroll)
     return _forward(step, z0, inputs, steps, unroll)
 
 
@@ -165,23 +168,33 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 @_recurrence.def_bwd
 def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
-    over = jax.vmap if z0.ndim == 2 else lambda f: f
-    before = jnp.concatenate([z0[None], zs[:-1]])
-    maps, entered = stages(step), [before]
+    before, maps = jnp.concatenate([z0[None], zs[:-1]]), stages(step)
+    back = lanes.backward if lanes.pay(z0) else _backward
+    *within, ls, z0_bar = back(maps, before, inputs, zs_bar, unroll)
+    step_bar, inputs_bar = contract(step, before, inputs, ls, within=tuple(within))
+    return step_bar, z0_bar, inputs_bar
+
+
+def _backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array, unroll: int) -> list[Array]:
+    """Gradients by what each map gives, those of the last being costates, and by the state before the first step."""
+    over = jax.vmap if before.ndim == 3 else lambda f: f
+    entered = [before]
     for first in maps[:-1]:
         entered.append(jax.vmap(over(first))(entered[-1], inputs))
 
     def back(l, now):
         entered, s, z_bar = now
-        arriving = l = l + z_bar
+        l, arriving = l + z_bar, []
         for part, z in zip(reversed(maps), reversed(entered), strict=True):
+            arriving.append(l)
             _, pull = jax.vjp(lambda z, part=part: over(part)(z, s), z)
             (l,) = pull(l)
         return l, arriving
 
-    z0_bar, ls = jax.lax.scan(back, jnp.zeros_like(z0), (entered, inputs, zs_bar), reverse=True, unroll=unroll)
-    step_bar, inputs_bar = contract(step, before, inputs, ls)
-    return step_bar, z0_bar, inputs_bar
+    z0_bar, arriving = jax.lax.scan(
+        back, jnp.zeros_like(before[0]), (entered, inputs, zs_bar), reverse=True, unroll=unroll
+    )
+    return [*reversed(arriving), z0_bar]
 
 
 @singledispatch

@@ -1,5 +1,7 @@
 """The shallow PLRNN and its clipped form: few dimensions, so that a fitted system is faithful."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from dsrecon._types import Key
 from dsrecon.cell import AbstractPWLCell
+from dsrecon.kernels import pullback
+from dsrecon.kernels.contraction import in_pieces
 from dsrecon.models._init import check_sizes, contracting_diagonal, input_matrix, offset, uniform
 
 
@@ -116,6 +120,46 @@ class ClippedShallowPLRNN(AbstractPWLCell):
         upper, lower = jnp.split(region.astype(self.W1.dtype), 2)
         A = jnp.diag(self.A) + (self.W1 * (upper - lower)[None, :]) @ self.W2
         return A, self.W1 @ (upper * self.h2) + offset(self.h1, self.C, s)
+
+
+@pullback.register(ShallowPLRNN)
+@pullback.register(ClippedShallowPLRNN)
+def _(
+    step: ShallowPLRNN | ClippedShallowPLRNN,
+    zs: Inexact[Array, "n m"],
+    inputs: Inexact[Array, "n k"] | None,
+    ls: Inexact[Array, "n m"],
+    *,
+    engine: Any = "loop",
+    within: tuple[Array, ...] = (),
+) -> tuple[Any, Array, Any]:
+    """On a CPU the sums over rows by `W2` and `h2` are one product: a sum of its own for `h2` takes twice its time."""
+    if jax.default_backend() != "cpu" or engine == "interpreted":
+        return pullback.dispatch(object)(step, zs, inputs, ls, engine=engine)
+    return in_pieces(_pulled_back, step, zs, inputs, ls)
+
+
+def _pulled_back(
+    step: ShallowPLRNN | ClippedShallowPLRNN,
+    zs: Inexact[Array, "n m"],
+    inputs: Inexact[Array, "n k"] | None,
+    ls: Inexact[Array, "n m"],
+) -> tuple[Any, Array, Any]:
+    """`W1` sees the ramp `r`; `q = W1' l` reaches the hidden units, through the gates that are open."""
+    ones, q = jnp.ones((len(zs), 1), zs.dtype), ls @ step.W1
+    u = zs @ jax.lax.optimization_barrier(step.W2.T)
+    ramp, through = jax.nn.relu(u + step.h2), jnp.where(u + step.h2 > 0, q, 0)
+    W2_bar, h2_bar = jnp.split(jnp.concatenate([zs, ones], axis=1).T @ through, [step.state_size])
+    if isinstance(step, ClippedShallowPLRNN):
+        lower = jnp.where(u > 0, q, 0)
+        ramp, through, W2_bar = ramp - jax.nn.relu(u), through - lower, W2_bar - zs.T @ lower
+    bars = ((ls * zs).sum(0), ls.T @ ramp, W2_bar.T, ls.sum(0), h2_bar[0])
+    step_bar = eqx.filter(step, eqx.is_inexact_array)
+    step_bar = eqx.tree_at(lambda cell: (cell.A, cell.W1, cell.W2, cell.h1, cell.h2), step_bar, bars)
+    zs_bar = step.A * ls + through @ step.W2
+    if step.C is None or inputs is None:
+        return step_bar, zs_bar, None
+    return eqx.tree_at(lambda cell: cell.C, step_bar, ls.T @ inputs), zs_bar, ls @ step.C
 
 
 def _seen(W2: Float[Array, "l m"], z: Inexact[Array, "m"]) -> Inexact[Array, "l"]:

@@ -93,7 +93,13 @@ def _(step: Forced):
 
 @pullback.register(Forced)
 def _(
-    step: Forced, zs: Inexact[Array, "n m"], inputs: Forcing, ls: Inexact[Array, "n m"], *, engine: Any = "loop"
+    step: Forced,
+    zs: Inexact[Array, "n m"],
+    inputs: Forcing,
+    ls: Inexact[Array, "n m"],
+    *,
+    engine: Any = "loop",
+    within: tuple[Array, ...] = (),
 ) -> tuple[Any, Array, Any]:
     """Through the cell at the forced states, in the way of the cell, and then through the forcing."""
     free, fixed = eqx.partition((step.readout, inputs._replace(s=None)), eqx.is_inexact_array)
@@ -104,6 +110,6 @@ def _(
 
     forced, pull = jax.vjp(force, free, zs)
     cell_bar, forced_bar, s_bar = pullback(step.cell, forced, inputs.s, ls, engine=engine)
-    (readout_bar, pulls_bar), zs_bar = pull(forced_bar)
+    (readout_bar, pulls_bar), zs_bar = pull(*within or [forced_bar])
     step_bar = Forced(cell_bar, readout_bar)  # pyright: ignore[reportCallIssue]
     return step_bar, zs_bar, pulls_bar._replace(s=s_bar)

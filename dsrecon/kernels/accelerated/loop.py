@@ -16,7 +16,8 @@ from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
 from dsrecon.kernels.accelerated.memory import load, power, store
-from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, aval, inside, plan, run
+from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, inside, plan
+from dsrecon.kernels.program import aval, run
 
 LARGEST = 64
 """Vectors of a small state are at most this long: matrices live in registers."""

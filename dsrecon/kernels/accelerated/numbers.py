@@ -16,7 +16,8 @@ import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, aval
+from dsrecon.kernels.accelerated.plan import Unfused
+from dsrecon.kernels.program import ELEMENTWISE, Operation, aval
 
 WIDEST = 10
 """Axes up to this long are written out, longer ones are walked along."""

@@ -16,16 +16,9 @@ from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
 from dsrecon.kernels.accelerated import gates
+from dsrecon.kernels.program import ELEMENTWISE, Operation, aval, inlined, leading_to
 
-ELEMENTWISE = frozenset(
-    "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "  # noqa: SIM905
-    "erf select_n and or not xor eq ne lt le gt ge convert_element_type stop_gradient copy copy_p add_any".split()
-)
 CUTTING = frozenset(("split", "slice", "concatenate", "pad"))
-INLINED = frozenset(
-    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr checkpoint remat "  # noqa: SIM905
-    "optimization_barrier reshard".split()
-)
 
 GROWS = 4
 """A product that makes this many times more numbers of its input is done in the loop: streaming them takes longer."""
@@ -36,24 +29,6 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 class Unfused(ValueError):
     """A step that the loop kernel cannot run; the message says why."""
-
-
-def aval(v: Any) -> Any:
-    """Shape and type of a variable or a literal."""
-    return v.aval
-
-
-class Operation(NamedTuple):
-    """One operation of a step, nothing nested."""
-
-    primitive: Any
-    given: tuple
-    found: tuple
-    params: dict
-
-    @property
-    def name(self) -> str:
-        return self.primitive.name
 
 
 class Plan(NamedTuple):
@@ -129,18 +104,6 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
     )
 
 
-def leading_to(roots: list, operations: list[Operation]) -> list[Operation]:
-    """The operations that variables come from, in order."""
-    made = {v: op for op in operations for v in op.found}
-    open_, kept = list(roots), set()
-    while open_:
-        v = open_.pop()
-        if isinstance(v, Var) and v in made and id(made[v]) not in kept:
-            kept.add(id(made[v]))
-            open_ += list(made[v].given)
-    return [op for op in operations if id(op) in kept]
-
-
 def _light(op: Operation, level: dict, units: int | None) -> bool:
     """Whether an operation on inputs is better done where it is used, than for all steps at once before."""
     if op.name == "dot_general":
@@ -149,44 +112,6 @@ def _light(op: Operation, level: dict, units: int | None) -> bool:
         return units is None and len(matrices) == len(rows) == 1 and op.found[0].aval.size > GROWS * rows[0].aval.size
     flat = all(v.aval.ndim <= 1 for v in (*op.given, *op.found))
     return flat and (op.name in ELEMENTWISE or op.name in ("split", "slice", "broadcast_in_dim"))
-
-
-def inlined(function: Callable, *given: Any) -> tuple[list[Operation], list, list, dict]:
-    """The program of a function: its operations, nothing nested; what comes in and goes out; its constants."""
-    closed = jax.make_jaxpr(function)(*given)
-    operations: list[Operation] = []
-    values: dict = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    names = {v: v for v in (*closed.jaxpr.invars, *closed.jaxpr.constvars)}
-    _inline(closed.jaxpr, operations, names, values)
-    return operations, list(closed.jaxpr.invars), [_named(v, names) for v in closed.jaxpr.outvars], values
-
-
-def _inline(jaxpr, operations: list[Operation], names: dict, values: dict) -> None:
-    """Append the operations of a program, those of the programs that it calls in their place.
-
-    A program may be called twice: its variables are made anew at each call, and `names` says what they are.
-    """
-    for eqn in jaxpr.eqns:
-        given = tuple(_named(v, names) for v in eqn.invars)
-        if eqn.primitive.name in ("optimization_barrier", "reshard"):
-            names |= dict(zip(eqn.outvars, given, strict=True))
-        elif eqn.primitive.name in INLINED:
-            inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
-            program, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
-            theirs = dict(zip(program.invars, given, strict=True))
-            for v, value in zip(program.constvars, consts, strict=True):
-                theirs[v] = v
-                values[v] = value
-            _inline(program, operations, theirs, values)
-            names |= {outer: _named(v, theirs) for outer, v in zip(eqn.outvars, program.outvars, strict=True)}
-        else:
-            found = tuple(Var(v.aval) for v in eqn.outvars)
-            names |= dict(zip(eqn.outvars, found, strict=True))
-            operations.append(Operation(eqn.primitive, given, found, eqn.params))
-
-
-def _named(v, names: dict):
-    return names[v] if isinstance(v, Var) else v
 
 
 def _check(inside: list[Operation], level: dict, units: int | None) -> None:
@@ -267,14 +192,6 @@ def _related(op: Operation) -> list[tuple[Any, Any, int]]:
             raise Unfused("the recurrence pads between numbers, which the loop kernel does not run.")
         return [(op.found[0], op.given[0], low)]
     return []
-
-
-def run(operations: list[Operation], known: dict) -> None:
-    """Do operations in order, outside the kernel; `known` holds values by variable, and gets those found."""
-    for op in operations:
-        given = [v.val if isinstance(v, Literal) else known[v] for v in op.given]
-        out = op.primitive.bind(*given, **op.params)
-        known |= dict(zip(op.found, out if op.primitive.multiple_results else [out], strict=True))
 
 
 Segments = list[Array]

@@ -19,7 +19,8 @@ from jaxtyping import Array
 
 from dsrecon.kernels.accelerated.memory import load, store
 from dsrecon.kernels.accelerated.numbers import KNOWN, WIDEST, Interpreter, Writing, constant
-from dsrecon.kernels.accelerated.plan import ELEMENTWISE, Operation, Unfused, inlined, leading_to
+from dsrecon.kernels.accelerated.plan import Unfused
+from dsrecon.kernels.program import ELEMENTWISE, Operation, inlined, leading_to
 
 LANES = 128
 """Steps of a program."""
