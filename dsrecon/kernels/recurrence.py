@@ -1,5 +1,6 @@
 """Running a nonlinear recurrence step by step, with the adjoint written once for every map."""
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
 from dsrecon.kernels.contraction import contract
-from dsrecon.kernels import lanes
+from dsrecon.kernels import members
 from dsrecon.kernels.costates import costates, unit_jacobian
 from dsrecon.kernels.platform import nvidia
 from dsrecon.kernels.shift import preceding
@@ -71,7 +72,7 @@ def recurrence(
         return zs if turned else jnp.moveaxis(zs, 0, 1) if z0.ndim == 2 else zs[0]
     given = _turned(inputs) if turned else inputs
     if adjoint == "direct":
-        zs = _forward(step, z0, given, steps, unroll)
+        zs = _forward(jax.vmap(step) if z0.ndim == 2 else step, z0, given, steps, unroll)
     else:
         zs = _recurrence((step, z0, given), steps, unroll)
     return jnp.moveaxis(zs, 0, 1) if turned else zs
@@ -141,9 +142,16 @@ def serves(step: Step, z0: Array, inputs: Inputs, *, engine: str, units: int | N
     return True
 
 
-def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
-    advance = jax.vmap(step) if z0.ndim == 2 else step
+def _of_batch(step: Step, z0: Array, inputs: Inputs) -> Step:
+    """`step` of all members of a batch, or of the one run that there is."""
+    if z0.ndim == 1:
+        return step
+    if jax.default_backend() != "cpu":
+        return jax.vmap(step)
+    return members.of_members(step, *members.one(z0, inputs), axis=0)
 
+
+def _forward(advance: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
     def body(z, s):
         z = advance(z, s)
         return z, z
@@ -154,9 +162,9 @@ def _forward(step: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: i
 @eqx.filter_custom_vjp
 def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
     step, z0, inputs = primals
-    if lanes.pay(z0):
-        return lanes.forward(stages(step), z0, inputs, steps, unroll)
-    return _forward(step, z0, inputs, steps, unroll)
+    if members.lie_side_by_side(z0, unroll):
+        return members.forward(stages(step), z0, inputs, steps)
+    return _forward(_of_batch(step, z0, inputs), z0, inputs, steps, unroll)
 
 
 @_recurrence.def_fwd
@@ -169,26 +177,36 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
     before, maps = jnp.concatenate([z0[None], zs[:-1]]), stages(step)
-    back = lanes.backward if lanes.pay(z0) else _backward
-    *within, ls, z0_bar = back(maps, before, inputs, zs_bar, unroll)
+    if members.lie_side_by_side(z0, unroll):
+        *within, ls, z0_bar = members.backward(maps, before, inputs, zs_bar)
+    else:
+        *within, ls, z0_bar = _backward(maps, before, inputs, zs_bar, unroll)
     step_bar, inputs_bar = contract(step, before, inputs, ls, within=tuple(within))
     return step_bar, z0_bar, inputs_bar
 
 
+def _pull_of_batch(step: Step, z0: Array, inputs: Inputs) -> Callable[[Array, Array, Any], Array]:
+    pull = members.pull_of(step)
+    if z0.ndim == 1:
+        return pull
+    if jax.default_backend() != "cpu":
+        return jax.vmap(pull)
+    now = members.one(z0, inputs)
+    return members.of_members(pull, now[0], *now, axis=0)
+
+
 def _backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array, unroll: int) -> list[Array]:
     """Gradients by what each map gives, those of the last being costates, and by the state before the first step."""
-    over = jax.vmap if before.ndim == 3 else lambda f: f
-    entered = [before]
-    for first in maps[:-1]:
-        entered.append(jax.vmap(over(first))(entered[-1], inputs))
+    pulls, entered = [_pull_of_batch(part, before[0], inputs) for part in maps], [before]
+    for part in maps[:-1]:
+        entered.append(jax.vmap(_of_batch(part, before[0], inputs))(entered[-1], inputs))
 
     def back(l, now):
         entered, s, z_bar = now
         l, arriving = l + z_bar, []
-        for part, z in zip(reversed(maps), reversed(entered), strict=True):
+        for pull, z in zip(reversed(pulls), reversed(entered), strict=True):
             arriving.append(l)
-            _, pull = jax.vjp(lambda z, part=part: over(part)(z, s), z)
-            (l,) = pull(l)
+            l = pull(l, z, s)
         return l, arriving
 
     z0_bar, arriving = jax.lax.scan(
