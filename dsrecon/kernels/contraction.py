@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,13 +18,21 @@ stay in its cache. Measured for 3,200 rows of 5 states and 250 hidden units: 1.5
 pieces of 800, 160 and 80 rows. Cells of 20 and 40 units lost a tenth of a gradient in pieces."""
 
 
+class Within(NamedTuple):
+    """What lies between two maps that a step is made of: states `zs` and the gradients `ls` by them, `[*t m]`."""
+
+    zs: Array
+    ls: Array
+
+
 def contract(
-    step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Array, ...] = ()
+    step: Step, before: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Within, ...] = ()
 ) -> tuple[Any, Any]:
     """`sum_t l_t' d step(z_{t-1}, s_t)` by parameters, and the same of each step by its inputs.
 
     **Arguments:** `step`: a map of one state, `(z, s) -> z'`; `before`: states before each step, `[*t m]`; `inputs`:
-    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`; `engine`, `within`: as of `pullback`.
+    leaves `[*t ...]`; `ls`: gradient by the state after each step, `[*t m]`; `engine`, `within`: as of
+    `pullback`.
 
     **Returns:** gradients in the shapes of `step` and `inputs`, `None` for what is not a number.
     """
@@ -33,24 +41,24 @@ def contract(
     def rows(tree):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)
 
-    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls), engine=engine, within=rows(within))
+    between = {"within": rows(within)} if within else {}
+    step_bar, _, inputs_bar = pullback(step, rows(before), rows(inputs), rows(ls), engine=engine, **between)
     return step_bar, jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), inputs_bar)
 
 
 @singledispatch
 def pullback(
-    step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Array, ...] = ()
+    step: Step, zs: Array, inputs: Inputs, ls: Array, *, engine: Any = "loop", within: tuple[Within, ...] = ()
 ) -> tuple[Any, Array, Any]:
     """What `n` rows of one step, `step(z, s)` each, pull back of `ls`.
 
     This is JAX's own rule, and right for every map. One that knows a faster way registers it,
-    `@pullback.register(MyCell)`, and takes `engine` too; a test must hold it against this one, `plain_pullback`.
+    `@pullback.register(MyCell)`, and takes `engine` too, and where it has `stages` also `within`. A test must hold
+    it against this one, `plain_pullback`.
 
     **Arguments:** `step`; `zs` `[n, m]`; `inputs`: leaves `[n, ...]`; `ls` `[n, m]`; `engine`: that of the recurrence.
     Under `"auto"` and `"pallas"` the sums over rows of hidden units are a kernel on an NVIDIA GPU, under
-    `"interpreted"` on any platform; the compiler makes all others. `within`: of a step made of `stages`, the gradients
-    by what each of them but the last gives, `[n, m]`, where they are known already.
-
+    `"interpreted"` on any platform; the compiler makes all others.
     **Returns:** the gradient by the parameters of `step`, summed over the rows, in its shape (`None` for what is not a
     number); by `zs`, `[n, m]`; by `inputs`, row by row (`None` for what is not a number).
     """

@@ -34,7 +34,7 @@ def lie_side_by_side(z0: Array, unroll: int) -> bool:
 
 
 def forward(maps: tuple[Step, ...], z0: Array, inputs: Inputs, steps: int | None) -> Array:
-    """States `[t, b, m]` of a batch from `z0` `[b, m]`, inputs `[t, b, ...]`, of a step made of `maps`, run side by side.
+    """States `[t, b, m]` of a batch from `z0` `[b, m]` under inputs `[t, b, ...]`, of a step made of `maps`.
 
     The loop carries what enters the last map, not the state: what a loop carries is in memory, where the compiler would
     work out the maps before anew for every number of the last.
@@ -57,9 +57,10 @@ def forward(maps: tuple[Step, ...], z0: Array, inputs: Inputs, steps: int | None
     return jnp.moveaxis(jax.lax.scan(body, begin, (given, following), length=steps)[1], -1, 1)
 
 
-def backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array) -> list[Array]:
-    """Gradients `[t, b, m]` by what each map gives, those of the last being costates, and `[b, m]` by the state before
-    the first step, of states `before` every step and gradients `zs_bar` by those after it, `[t, b, m]`."""
+def backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array) -> tuple[list, list, Array]:
+    """What enters every map, the gradients by what it gives, those of the last being costates, both `[t, b, m]`, and
+    the gradient by the state before the first step, `[b, m]`; of states `before` every step and gradients `zs_bar` by
+    those after it, `[t, b, m]`."""
     given, entered, now = _turned(inputs), [_turned(before)], one(before[0], inputs)
     for part in maps[:-1]:
         entered.append(jax.vmap(of_members(part, *now, axis=-1))(entered[-1], given))
@@ -79,7 +80,8 @@ def backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Arra
     nothing = jnp.zeros_like(bars[:1])
     along = (others, given, jnp.concatenate([nothing, bars[:-1]]), jnp.concatenate([nothing, last[:-1]]))
     (z0_bar, _), arriving = jax.lax.scan(back, (bars[-1], last[-1]), along, reverse=True)
-    return [*(jnp.moveaxis(l, -1, 1) for l in reversed(arriving)), z0_bar.T]
+    entered, arriving = ([jnp.moveaxis(x, -1, 1) for x in xs] for xs in (entered, reversed(arriving)))
+    return entered, arriving, z0_bar.T
 
 
 def _turned(tree: Any) -> Any:
@@ -164,7 +166,8 @@ def _product(W: Array, z: Array, axis: int) -> Array:
         return z @ W
     if W.shape[1] > FEW:
         return W @ z
-    return sum((W[:, i : i + 1] * z[i] for i in range(1, W.shape[1])), W[:, :1] * z[0])
+    terms = [W[:, i : i + 1] * z[i : i + 1] for i in range(W.shape[1])]
+    return sum(terms[1:], terms[0])
 
 
 def _side_by_side(op: Operation, args: list, along: list[bool], size: int) -> Any:

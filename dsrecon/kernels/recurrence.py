@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from dsrecon._types import Inputs, Step
-from dsrecon.kernels.contraction import contract
 from dsrecon.kernels import members
+from dsrecon.kernels.contraction import Within, contract
 from dsrecon.kernels.costates import costates, unit_jacobian
 from dsrecon.kernels.platform import nvidia
 from dsrecon.kernels.shift import preceding
@@ -178,10 +178,11 @@ def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, step
     step, z0, inputs = primals
     before, maps = jnp.concatenate([z0[None], zs[:-1]]), stages(step)
     if members.lie_side_by_side(z0, unroll):
-        *within, ls, z0_bar = members.backward(maps, before, inputs, zs_bar)
+        entered, arriving, z0_bar = members.backward(maps, before, inputs, zs_bar)
     else:
-        *within, ls, z0_bar = _backward(maps, before, inputs, zs_bar, unroll)
-    step_bar, inputs_bar = contract(step, before, inputs, ls, within=tuple(within))
+        entered, arriving, z0_bar = _backward(maps, before, inputs, zs_bar, unroll)
+    within = tuple(map(Within, entered[1:], arriving[:-1]))
+    step_bar, inputs_bar = contract(step, before, inputs, arriving[-1], within=within)
     return step_bar, z0_bar, inputs_bar
 
 
@@ -195,8 +196,11 @@ def _pull_of_batch(step: Step, z0: Array, inputs: Inputs) -> Callable[[Array, Ar
     return members.of_members(pull, now[0], *now, axis=0)
 
 
-def _backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array, unroll: int) -> list[Array]:
-    """Gradients by what each map gives, those of the last being costates, and by the state before the first step."""
+def _backward(
+    maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Array, unroll: int
+) -> tuple[list, list, Array]:
+    """What enters every map, the gradients by what it gives, those of the last being costates, and the gradient by the
+    state before the first step."""
     pulls, entered = [_pull_of_batch(part, before[0], inputs) for part in maps], [before]
     for part in maps[:-1]:
         entered.append(jax.vmap(_of_batch(part, before[0], inputs))(entered[-1], inputs))
@@ -212,7 +216,7 @@ def _backward(maps: tuple[Step, ...], before: Array, inputs: Inputs, zs_bar: Arr
     z0_bar, arriving = jax.lax.scan(
         back, jnp.zeros_like(before[0]), (entered, inputs, zs_bar), reverse=True, unroll=unroll
     )
-    return [*reversed(arriving), z0_bar]
+    return entered, arriving[::-1], z0_bar
 
 
 @singledispatch

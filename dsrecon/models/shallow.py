@@ -131,7 +131,6 @@ def _(
     ls: Inexact[Array, "n m"],
     *,
     engine: Any = "loop",
-    within: tuple[Array, ...] = (),
 ) -> tuple[Any, Array, Any]:
     """On a CPU the sums over rows by `W2` and `h2` are one product: a sum of its own for `h2` takes twice its time."""
     if jax.default_backend() != "cpu" or engine == "interpreted":
@@ -148,7 +147,8 @@ def _pulled_back(
     """`W1` sees the ramp `r`; `q = W1' l` reaches the hidden units, through the gates that are open."""
     ones, q = jnp.ones((len(zs), 1), zs.dtype), ls @ step.W1
     u = zs @ jax.lax.optimization_barrier(step.W2.T)
-    ramp, through = jax.nn.relu(u + step.h2), jnp.where(u + step.h2 > 0, q, 0)
+    upper = u + step.h2[None]
+    ramp, through = jax.nn.relu(upper), jnp.where(upper > 0, q, 0)
     W2_bar, h2_bar = jnp.split(jnp.concatenate([zs, ones], axis=1).T @ through, [step.state_size])
     if isinstance(step, ClippedShallowPLRNN):
         lower = jnp.where(u > 0, q, 0)
@@ -156,7 +156,7 @@ def _pulled_back(
     bars = ((ls * zs).sum(0), ls.T @ ramp, W2_bar.T, ls.sum(0), h2_bar[0])
     step_bar = eqx.filter(step, eqx.is_inexact_array)
     step_bar = eqx.tree_at(lambda cell: (cell.A, cell.W1, cell.W2, cell.h1, cell.h2), step_bar, bars)
-    zs_bar = step.A * ls + through @ step.W2
+    zs_bar = step.A[None] * ls + through @ step.W2
     if step.C is None or inputs is None:
         return step_bar, zs_bar, None
     return eqx.tree_at(lambda cell: cell.C, step_bar, ls.T @ inputs), zs_bar, ls @ step.C

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Inexact
 from dsrecon._types import Inputs, Jacobian, State
 from dsrecon.cell import AbstractCell, as_matrix, times_diagonal
 from dsrecon.kernels import pullback, stages
+from dsrecon.kernels.contraction import Within, rows_at_once
 from dsrecon.readout.base import AbstractReadout
 
 
@@ -99,7 +100,7 @@ def _(
     ls: Inexact[Array, "n m"],
     *,
     engine: Any = "loop",
-    within: tuple[Array, ...] = (),
+    within: tuple[Within, ...] = (),
 ) -> tuple[Any, Array, Any]:
     """Through the cell at the forced states, in the way of the cell, and then through the forcing."""
     free, fixed = eqx.partition((step.readout, inputs._replace(s=None)), eqx.is_inexact_array)
@@ -109,7 +110,11 @@ def _(
         return jax.vmap(Forced(step.cell, readout).force)(zs, pulls)  # pyright: ignore[reportCallIssue]
 
     forced, pull = jax.vjp(force, free, zs)
+    ((known, known_bar),) = within or [(None, None)]
+    if known is not None and rows_at_once(step.cell, ls) < len(ls):
+        forced = known
     cell_bar, forced_bar, s_bar = pullback(step.cell, forced, inputs.s, ls, engine=engine)
-    (readout_bar, pulls_bar), zs_bar = pull(*within or [forced_bar])
+    forced_bar = forced_bar if known_bar is None else known_bar
+    (readout_bar, pulls_bar), zs_bar = pull(forced_bar)
     step_bar = Forced(cell_bar, readout_bar)  # pyright: ignore[reportCallIssue]
     return step_bar, zs_bar, pulls_bar._replace(s=s_bar)
