@@ -10,6 +10,7 @@ from helpers import CELLS, SOLVERS, inputs, instance, named, spread_over, states
 from dsrecon._results import RESULTS
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
+from dsrecon.kernels.members import MEMBERS
 from dsrecon.systems import MapCell
 
 STEPS, BATCH = 7, 2
@@ -122,9 +123,10 @@ def mapped(cell, z, s):
     return jnp.sum(weights(z) * jnp.sin(zs))
 
 
+@pytest.mark.parametrize("members", [BATCH, MEMBERS + 1])
 @pytest.mark.parametrize("row", spread_over(CELLS))
-def test_gradients_of_a_batch_are_those_of_its_runs(row):
-    case = problem(row, BATCH)
+def test_gradients_of_a_batch_are_those_of_its_runs(row, members):
+    case = problem(row, members)
     batch = gradient_of(lambda *x: measured(Sequential(), *x), *case)
     same_trees(batch, gradient_of(mapped, *case), rtol=1e-11, atol=1e-12)
 

@@ -1,0 +1,85 @@
+"""What is done to all members of a batch at once is what is done to each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsrecon.kernels.members import FEW, MEMBERS, lie_side_by_side, of_members
+from dsrecon.kernels.recurrence import recurrence
+from dsrecon.models import ALRNN, ShallowPLRNN
+
+SIZE = 5
+W = jnp.asarray(np.random.default_rng(0).normal(size=(7, 3)))
+LARGE = jnp.asarray(np.random.default_rng(1).normal(size=(FEW + 1, FEW + 1)))
+
+
+def looped(z):
+    return jax.lax.while_loop(lambda z: jnp.sum(z**2) < 10, lambda z: 2 * z, z)
+
+
+def branched(z):
+    return jax.lax.cond(z[0] > 0, lambda z: jnp.cumsum(z), lambda z: z[::-1], z)
+
+
+FUNCTIONS = {
+    "product from the left": (lambda z: W @ z, 3),
+    "product from the right": (lambda z: z @ W, 7),
+    "product that is not written out": (lambda z: jnp.tanh(LARGE @ jnp.tanh(z)), FEW + 1),
+    "matrices of members": (lambda z: jnp.outer(z, z) @ z, 3),
+    "sums and scalars": (lambda z: z * jnp.sum(z) - jnp.mean(z) + 2, 4),
+    "cut, joined and padded": (lambda z: jnp.pad(jnp.concatenate([z[2:], -z[:1]]), (1, 2)), 4),
+    "broadcast to a matrix": (lambda z: jnp.max(z[:, None] - jnp.arange(3.0)[None], axis=1), 4),
+    "whole numbers and gates": (lambda z: jnp.where(z > 0, z, (z * 3).astype(int).astype(z.dtype)), 4),
+    "a loop of its own length": (looped, 3),
+    "a branch of its own": (branched, 3),
+    "nothing of its own": (lambda z: jnp.arange(3.0), 3),
+}
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_members_get_what_each_gets_alone(name, axis):
+    function, size = FUNCTIONS[name]
+    zs = jnp.asarray(np.random.default_rng(2).normal(size=(SIZE, size)))
+    given = zs if axis == 0 else zs.T
+    found = of_members(function, jax.ShapeDtypeStruct((size,), zs.dtype), axis=axis)(given)
+    wanted = jnp.stack([function(z) for z in zs], axis=axis)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-13)
+
+
+def test_members_get_leaves_of_inputs():
+    def function(z, s):
+        return z * s["scale"] + W @ s["x"] if s["x"] is not None else z
+
+    zs, scale, x = (
+        jnp.asarray(np.random.default_rng(i).normal(size=n)) for i, n in enumerate([(SIZE, 7), SIZE, (SIZE, 3)])
+    )
+    one = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), (zs, {"scale": scale, "x": x}))
+    found = of_members(function, *one, axis=-1)(zs.T, {"scale": scale, "x": x.T})
+    np.testing.assert_allclose(found.T, zs * scale[:, None] + x @ W.T, rtol=1e-13)
+
+
+def test_which_batches_lie_side_by_side():
+    assert lie_side_by_side(jnp.zeros((MEMBERS, FEW)), unroll=1)
+    assert not lie_side_by_side(jnp.zeros((MEMBERS - 1, FEW)), unroll=1)
+    assert not lie_side_by_side(jnp.zeros((MEMBERS, FEW + 1)), unroll=1)
+    assert not lie_side_by_side(jnp.zeros((MEMBERS, FEW)), unroll=2)
+    assert not lie_side_by_side(jnp.zeros(FEW), unroll=1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_a_batch_side_by_side_is_its_members_alone(steps):
+    cell = ShallowPLRNN(3, 10, input_size=2, key=jax.random.key(0))
+    z0 = jax.random.normal(jax.random.key(1), (MEMBERS, 3))
+    s = jax.random.normal(jax.random.key(2), (steps, MEMBERS, 2))
+    alone = jnp.stack([recurrence(cell, z, s[:, i], adjoint="direct") for i, z in enumerate(z0)], axis=1)
+    np.testing.assert_allclose(recurrence(cell, z0, s), alone, rtol=1e-12, atol=1e-13)
+
+
+def test_what_diverges_is_told_of_its_member_alone():
+    cell = ALRNN(3, 1, key=jax.random.key(0))
+    z0 = jnp.ones((MEMBERS, 3)).at[2].set(jnp.nan)
+    zs = recurrence(cell, z0, steps=4)
+    assert jnp.isnan(zs[:, 2]).all() and jnp.isfinite(jnp.delete(zs, 2, axis=1)).all()
