@@ -16,6 +16,14 @@ def whole(name: str, value: Any) -> int:
         raise ValueError(f"{name} must be a whole number: got {value!r}.") from None
 
 
+def counted(name: str, value: Any, least: int = 1) -> int:
+    """An argument that counts something that there must be. **Raises** `ValueError` where it is no whole number (a
+    truth value is none), or fewer than `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} on: got {value!r}.")
+    return int(value)
+
+
 def random_key(key: Any) -> jax.Array:
     """A key for random numbers, from a seed or a key. **Raises** `ValueError` for anything else."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

@@ -345,7 +345,7 @@ def test_what_cannot_be_searched_is_refused_by_name():
         cycles(GRU(3, key=key), 2)
     with pytest.raises(ValueError, match="got ContinuousPLRNN, whose step is none: its field is"):
         cycles(ContinuousPLRNN(2, key=key), 1)
-    with pytest.raises(ValueError, match="longest must be a period, a whole number from 1 on: got 0"):
+    with pytest.raises(ValueError, match="longest, a period, must be a whole number from 1 on: got 0"):
         cycles(Lozi(), 0)
     with pytest.raises(ValueError, match="got 0"):
         find_cycles(Lozi(), 0)

@@ -407,8 +407,8 @@ def test_without_validation_there_are_no_intervals(series):
 @pytest.mark.parametrize(
     "change, horizon, message",
     [
-        (lambda s: s, 0, "horizon must be a whole number of steps, at least 1: got 0"),
-        (lambda s: s, 2.5, "horizon must be a whole number of steps, at least 1: got 2.5"),
+        (lambda s: s, 0, "horizon must be a whole number from 1 on: got 0"),
+        (lambda s: s, 2.5, "horizon must be a whole number from 1 on: got 2.5"),
         (lambda s: s[:40], 6, "lookback must fit in the series, whose training part has 32 rows: got 48"),
         (
             lambda s: s[:66],
@@ -434,7 +434,7 @@ def test_bad_input_is_refused_by_name(series, change, horizon, message):
 @pytest.mark.parametrize(
     "estimator, message",
     [
-        (RidgeEstimator(0), "lookback must be at least 1: got 0"),
+        (RidgeEstimator(0), "lookback must be a whole number from 1 on: got 0"),
         (SeasonalNaiveEstimator(23, 24), "period must be at most the lookback, 23: got 24"),
         (RidgeEstimator(48, penalty=-1.0), "penalty must be positive"),
         (TPGNEstimator(48, members=0), "members must be at least 1: got 0"),

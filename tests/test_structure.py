@@ -190,5 +190,5 @@ def test_the_command_tells_in_a_line_what_is_wrong(tmp_path):
     assert command("analyse", path, "--longest", 0, code=2)
     with pytest.raises(ValueError, match="reconstruction must be a Reconstruction.*got GRU"):
         analyse(gru)
-    with pytest.raises(ValueError, match=re.escape("longest must be a period, a whole number from 1 on: got 0")):
+    with pytest.raises(ValueError, match=re.escape("longest, a period, must be a whole number from 1 on: got 0")):
         analyse(model(spiral()), longest=0)

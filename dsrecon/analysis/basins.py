@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Int
 
+from dsrecon._checks import counted
 from dsrecon._types import Inputs
 from dsrecon.analysis.capture import Capture, capture, checked_cycles
 from dsrecon.analysis.found import Cycle
@@ -161,8 +162,7 @@ def _ended(
     escape: float | None,
 ) -> _Ended:
     """All starts run, in chunks of one length, so that one program is compiled."""
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps must be a whole number from 1 on: got {steps!r}.")
+    counted("steps", steps)
     trap = capture(found, listed)
     largest = max(float(np.abs(starts).max()), float(np.abs(trap.centres).max(initial=0.0)))
     far = FAR * (largest or 1.0) if escape is None else float(escape)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dsrecon._checks import counted
 from dsrecon._types import Inputs
 from dsrecon.analysis.found import Certificate, Cycle, Found
 from dsrecon.analysis.letters import count, necklaces, smallest
@@ -73,8 +74,7 @@ def cycles(
 
 def checked_period(longest: int) -> None:
     """**Raises** `ValueError` unless it is a period, a whole number from 1 on."""
-    if isinstance(longest, bool) or not isinstance(longest, int | np.integer) or longest < 1:
-        raise ValueError(f"longest must be a period, a whole number from 1 on: got {longest!r}.")
+    counted("longest, a period,", longest)
 
 
 class OutOfReach(ValueError):

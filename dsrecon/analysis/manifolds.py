@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dsrecon._checks import counted
 from dsrecon._types import Inputs
 from dsrecon.analysis.cut import inside, split
 from dsrecon.analysis.found import Cycle
@@ -161,9 +162,8 @@ def _too_many(step: int, limit: int) -> str:
 
 
 def _checked(steps: int, limit: int) -> None:
-    for name, value in (("steps", steps), ("limit", limit)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1 on: got {value!r}.")
+    counted("steps", steps)
+    counted("limit", limit)
 
 
 def _forward(found: Pieces, vertices: np.ndarray, box: Box, limit: int) -> tuple[np.ndarray, np.ndarray, bool] | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dsrecon._checks import counted
 from dsrecon.forecast.intervals import AbstractIntervals, Conformal, check_levels
 from dsrecon.forecast.predictor import LEVELS, SCALED, Given, Predictor
 from dsrecon.forecast.run import forecasts
@@ -83,11 +84,15 @@ def backtest(
     **Raises:** `ValueError` for a horizon out of range, a stride below 1, a test part without a whole window, and what
     `Predictor.predict` raises.
     """
-    horizon = predictor.horizon if horizon is None else horizon
-    if not 1 <= horizon <= predictor.horizon:
+    if not isinstance(predictor, Predictor):
+        raise ValueError(
+            f"predictor must be a forecaster that was fitted, what `.fit(series, horizon=...)` returns: "
+            f"got {type(predictor).__name__}."
+        )
+    horizon = predictor.horizon if horizon is None else counted("horizon", horizon)
+    if horizon > predictor.horizon:
         raise ValueError(f"horizon must be from 1 to {predictor.horizon}, that of the fit: got {horizon}.")
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1: got {stride}.")
+    counted("stride", stride)
     (raw,) = as_panel(series)
     predictor.check_beside(known, seen)
     given = predictor.given(series, known, seen, ahead=0)
