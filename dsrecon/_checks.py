@@ -24,6 +24,16 @@ def counted(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def real(name: str, value: Any) -> float:
+    """An argument that measures. **Raises** `ValueError` where it is no number (text is none)."""
+    if isinstance(value, str | bytes):
+        raise ValueError(f"{name} must be a number: got {value!r}.")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number: got {value!r}.") from None
+
+
 def random_key(key: Any) -> jax.Array:
     """A key for random numbers, from a seed or a key. **Raises** `ValueError` for anything else."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):

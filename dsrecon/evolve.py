@@ -129,7 +129,14 @@ def evolve(
     """
     if not isinstance(solver, AbstractSolver):
         raise ValueError(f"solver must be a solver, Sequential() or Newton(), say: got {solver!r}.")
+    if not isinstance(cell, AbstractCell):
+        hint = " A model that was fitted has it as .cell." if hasattr(cell, "cell") else ""
+        raise ValueError(f"cell must be a cell: got {type(cell).__name__}.{hint}")
+    if z0 is None:
+        raise ValueError(f"z0 must be the state before the first step, ({cell.state_size},): got None.")
     z0 = jnp.asarray(z0)
+    if not jnp.issubdtype(z0.dtype, jnp.inexact):  # whole numbers are a state too
+        z0 = z0.astype(jnp.result_type(float))
     if z0.ndim not in (1, 2) or z0.shape[-1] != cell.state_size:
         raise ValueError(
             f"z0 must have shape ({cell.state_size},), the cell's state, or (batch, {cell.state_size}): got {z0.shape}."

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsrecon.kernels.members import FEW, MEMBERS, lie_side_by_side, of_members
+from dsrecon import Forced, IdentityReadout
+from dsrecon.kernels.members import FEW, MEMBERS, abreast, lie_side_by_side, of_members
 from dsrecon.kernels.recurrence import recurrence
-from dsrecon.models import ALRNN, ShallowPLRNN
+from dsrecon.models import ALRNN, GRU, ShallowPLRNN
 
 SIZE = 5
 W = jnp.asarray(np.random.default_rng(0).normal(size=(7, 3)))
@@ -62,11 +63,18 @@ def test_members_get_leaves_of_inputs():
 
 
 def test_which_batches_lie_side_by_side():
-    assert lie_side_by_side(jnp.zeros((MEMBERS, FEW)), unroll=1)
-    assert not lie_side_by_side(jnp.zeros((MEMBERS - 1, FEW)), unroll=1)
-    assert not lie_side_by_side(jnp.zeros((MEMBERS, FEW + 1)), unroll=1)
-    assert not lie_side_by_side(jnp.zeros((MEMBERS, FEW)), unroll=2)
-    assert not lie_side_by_side(jnp.zeros(FEW), unroll=1)
+    alrnn = ALRNN(FEW, 1, key=jax.random.key(0))
+
+    def small(size, cell=alrnn, unroll=1):
+        return lie_side_by_side(cell, jnp.zeros(size), unroll)
+
+    assert small((MEMBERS, FEW))
+    assert not small((MEMBERS - 1, FEW))
+    assert not small((MEMBERS, FEW + 1))
+    assert not small((MEMBERS, FEW), unroll=2)
+    assert not small((FEW,))
+    assert not small((MEMBERS, 3), GRU(3, key=jax.random.key(0)))
+    assert abreast(Forced(ALRNN(4, 1, key=jax.random.key(0)), IdentityReadout(3, 4, key=jax.random.key(1)))) == FEW
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])

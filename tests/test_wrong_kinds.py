@@ -11,6 +11,17 @@ CALLS = {
     "evolve(cell, z0, steps=3, solver='newton')": "solver must be a solver, Sequential() or Newton(), say: got",
     "evolve(forced, z0, jnp.zeros((4, 3)))": "the inputs of a Forced cell must be a Forcing(x, alpha): got",
     "evolve(cell, z0, steps=2.5)": "steps must be a whole number: got 2.5.",
+    "evolve(Held(cell), z0, steps=3)": "cell must be a cell: got Held. A model that was fitted has it as .cell.",
+    "evolve(cell, None, steps=3)": "z0 must be the state before the first step, (3,): got None.",
+    "reconstruct(data, steps=1e2)": "steps must be a whole number: got 100.0.",
+    "reconstruct(data, length='20')": "length must be a whole number: got '20'.",
+    "reconstruct(data, lag=2.5)": "lag must be a whole number: got 2.5.",
+    "reconstruct(data, noise='x')": "noise must be a number: got 'x'.",
+    "reconstruct(data, validation='x')": "validation must be a number: got 'x'.",
+    "reconstruct(data, alpha='0.1')": "alpha must be a number from 0 to 1, several of them or a function: got '0.1'.",
+    "diagnose(cell)": "reconstruction must be a fitted Reconstruction: got ALRNN.",
+    "backtest(RidgeEstimator(), data)": "predictor must be a forecaster that was fitted, what `.fit(series, horizon=",
+    "evolve(cell, np.ones(3, int), steps=3).zs.shape": "nothing was raised by (3, 3)",  # a state all the same
     "simulate('lorenz', 100)": "system must be a known system, Lorenz63() say: got 'lorenz'.",
     "simulate(Lorenz63, 100)": "system must be a known system, Lorenz63() say: got <class",
     "score(data, data)": "reconstruction must be a fitted Reconstruction, the first argument: got ndarray.",
@@ -23,10 +34,15 @@ CALLS = {
 SCRIPT = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from dsrecon import Forced, IdentityReadout, encode, evolve, reconstruct, score, simulate
-from dsrecon.forecast import RidgeEstimator
+from dsrecon import Forced, IdentityReadout, diagnose, encode, evolve, reconstruct, score, simulate
+from dsrecon.forecast import RidgeEstimator, backtest
 from dsrecon.models import ALRNN
 from dsrecon.systems import Lorenz63
+
+class Held:
+    def __init__(self, cell):
+        self.cell = cell
+
 
 cell = ALRNN(3, 1, key=jax.random.key(0))
 forced, z0, data = Forced(cell, IdentityReadout(3, 3, key=jax.random.key(0))), jnp.zeros(3), np.zeros((300, 3))

@@ -65,6 +65,8 @@ def diagnose(reconstruction: Reconstruction, series: Any = None, *, inputs: Any 
     Journal of the Atmospheric Sciences 26, 636. Forcing and gradients: Hess et al. 2023, *Generalized teacher forcing
     for learning chaotic dynamics*, ICML; Mikhaeil et al. 2022, NeurIPS.
     """
+    if not isinstance(reconstruction, Reconstruction):
+        raise ValueError(f"reconstruction must be a fitted Reconstruction: got {type(reconstruction).__name__}.")
     evidence = evidence_of(reconstruction, stretch_of(reconstruction, series, inputs))
     return Diagnosis(findings_of(evidence), evidence)
 

@@ -4,12 +4,13 @@ What `jax.vmap` makes of a step is right, and on a CPU two things are better don
 
 - Products with a matrix that is the same at every step are handed to a library that wants it one way round. It is
   turned before the loop, in the reverse loop too; left to the compiler it is turned at every step.
-- States of few numbers are kept with the members as the last axis, where 8 or 16 of them are multiplied at once. A
+- States of few numbers may lie with the members along the last axis, where 8 or 16 of them are multiplied at once. A
   product that sums over few numbers is then written out, `sum_i W[:, i] z[i]`, and becomes one loop with what follows
   it, where a library is called, packs what it is given and writes its result.
 """
 
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any
 
 import jax
@@ -21,16 +22,29 @@ from dsrecon._types import Inputs, Step
 from dsrecon.kernels.program import ELEMENTWISE, Operation, inlined, run
 
 FEW, MEMBERS = 24, 8
-"""Numbers of a state, or that a product sums over, up to which members lie side by side and a product is written out;
-members of a batch from which that pays. Gradients of 16 windows of 200 steps on one core, in ms: shallow, 5 states
-and 250 hidden units, 3.2 -> 2.3; AL-RNN of 20 units .69 -> .59; dendritic of 22 units 1.9 -> 1.7; 40 units would lose
-half, to the turning of what comes in and goes out."""
+"""Numbers that a product sums over, up to which it is written out where members lie side by side; members of a batch
+from which that pays."""
 
 
-def lie_side_by_side(z0: Array, unroll: int) -> bool:
-    """Whether a batch of states is better run with its members along the last axis. More steps in a turn are not: the
-    compiler would put them into one another."""
-    return jax.default_backend() == "cpu" and z0.ndim == 2 and len(z0) >= MEMBERS and z0.shape[1] <= FEW and unroll == 1
+@singledispatch
+def abreast(step: Step) -> int:
+    """Up to how many numbers of a state a batch of a step is better run with its members side by side; by default none.
+
+    It pays where what a product is given costs little, for it is worked out anew for every number that the product
+    gives. Gradients of 16 windows of 200 steps on one core, in ms: shallow, 5 states and 250 hidden units, 3.2 -> 2.2;
+    AL-RNN of 4 and 20 units .60 -> .24 and .72 -> .61; PLRNN of 10 .61 -> .39; mean-centred of 10 .76 -> .50, of 22
+    .94 -> 1.18; a GRU of 8, whose gates are dear, 1.5 -> 2.2; dendritic cells now better, now worse. Cells register
+    what they gain, `@abreast.register(MyCell)`.
+    """
+    return 0
+
+
+def lie_side_by_side(step: Step, z0: Array, unroll: int) -> bool:
+    """Whether a batch of states is run with its members along the last axis. More steps in a turn are not: the compiler
+    would put them into one another."""
+    if jax.default_backend() != "cpu" or z0.ndim == 1 or unroll > 1:
+        return False
+    return len(z0) >= MEMBERS and z0.shape[1] <= abreast(step)
 
 
 def forward(maps: tuple[Step, ...], z0: Array, inputs: Inputs, steps: int | None) -> Array:

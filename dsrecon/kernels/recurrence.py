@@ -162,7 +162,7 @@ def _forward(advance: Step, z0: Array, inputs: Inputs, steps: int | None, unroll
 @eqx.filter_custom_vjp
 def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
     step, z0, inputs = primals
-    if members.lie_side_by_side(z0, unroll):
+    if members.lie_side_by_side(step, z0, unroll):
         return members.forward(stages(step), z0, inputs, steps)
     return _forward(_of_batch(step, z0, inputs), z0, inputs, steps, unroll)
 
@@ -177,7 +177,7 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
     before, maps = jnp.concatenate([z0[None], zs[:-1]]), stages(step)
-    if members.lie_side_by_side(z0, unroll):
+    if members.lie_side_by_side(step, z0, unroll):
         entered, arriving, z0_bar = members.backward(maps, before, inputs, zs_bar)
     else:
         entered, arriving, z0_bar = _backward(maps, before, inputs, zs_bar, unroll)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from dsrecon._types import Key
 from dsrecon.cell import AbstractPWLCell
+from dsrecon.kernels import abreast
 from dsrecon.models._init import check_sizes, contracting_diagonal
 
 
@@ -70,3 +71,8 @@ class ALRNN(AbstractPWLCell):
 
     def _offset(self, s: Inexact[Array, "k"] | None) -> Inexact[Array, "m"]:
         return self.h if self.C is None or s is None else self.h + self.C @ s
+
+
+@abreast.register(ALRNN)
+def _(step: ALRNN) -> int:
+    return 24

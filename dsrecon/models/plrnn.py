@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from dsrecon._types import Key
 from dsrecon.cell import AbstractPWLCell
+from dsrecon.kernels import abreast
 from dsrecon.models._init import check_sizes, contracting_diagonal, input_matrix, offset
 
 
@@ -106,6 +107,16 @@ class MeanCentredPLRNN(AbstractPWLCell):
         gated = self.W * region[None, :].astype(self.W.dtype)
         A = jnp.diag(self.A) + gated - jnp.mean(gated, axis=1, keepdims=True)
         return A, offset(self.h, self.C, s)
+
+
+@abreast.register(PLRNN)
+def _(step: PLRNN) -> int:
+    return 24
+
+
+@abreast.register(MeanCentredPLRNN)
+def _(step: MeanCentredPLRNN) -> int:
+    return 16
 
 
 def _off_diagonal(W: Float[Array, "m m"]) -> Float[Array, "m m"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from dsrecon._types import Key
 from dsrecon.cell import AbstractPWLCell
-from dsrecon.kernels import pullback
+from dsrecon.kernels import abreast, pullback
 from dsrecon.kernels.contraction import in_pieces
 from dsrecon.models._init import check_sizes, contracting_diagonal, input_matrix, offset, uniform
 
@@ -120,6 +120,12 @@ class ClippedShallowPLRNN(AbstractPWLCell):
         upper, lower = jnp.split(region.astype(self.W1.dtype), 2)
         A = jnp.diag(self.A) + (self.W1 * (upper - lower)[None, :]) @ self.W2
         return A, self.W1 @ (upper * self.h2) + offset(self.h1, self.C, s)
+
+
+@abreast.register(ShallowPLRNN)
+@abreast.register(ClippedShallowPLRNN)
+def _(step: ShallowPLRNN | ClippedShallowPLRNN) -> int:
+    return 24
 
 
 @pullback.register(ShallowPLRNN)

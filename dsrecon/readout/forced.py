@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Inexact
 
 from dsrecon._types import Inputs, Jacobian, State
 from dsrecon.cell import AbstractCell, as_matrix, times_diagonal
-from dsrecon.kernels import pullback, stages
+from dsrecon.kernels import abreast, pullback, stages
 from dsrecon.kernels.contraction import Within, rows_at_once
 from dsrecon.readout.base import AbstractReadout
 
@@ -90,6 +90,11 @@ class Forced(AbstractCell):
 @stages.register(Forced)
 def _(step: Forced):
     return step.force, lambda z, s: step.cell(z, s.s)
+
+
+@abreast.register(Forced)
+def _(step: Forced) -> int:
+    return abreast(step.cell)
 
 
 @pullback.register(Forced)

@@ -12,7 +12,7 @@ import optax
 import xarray as xr
 from jaxtyping import PyTree
 
-from dsrecon._checks import random_key
+from dsrecon._checks import random_key, real, whole
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
@@ -133,6 +133,15 @@ def fitted(
     `members`: makes the runs differ in more than their keys: the stacked start models to other ones. `chooser`: what
     scores the runs, which must give what `select.evaluator` gives.
     """
+    counts = {"lag": lag, "dimension": dimension, "interval": interval, "length": length, "batch": batch}
+    for name, value in (counts | {"steps": steps, "threads": threads}).items():
+        if value is not None:
+            whole(name, value)
+    for name, value in (("noise", noise), ("validation", validation)):
+        if value is not None:
+            real(name, value)
+    if isinstance(alpha, str):
+        raise ValueError(f"alpha must be a number from 0 to 1, several of them or a function: got {alpha!r}.")
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
     key = random_key(key)

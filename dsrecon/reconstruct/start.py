@@ -119,7 +119,7 @@ def optimiser_of(
         return updates, given
     rates = plan.choose("learning_rate", learning_rate, (2e-2, 2e-4), "RAdam, exponential decay")
     if not isinstance(rates, tuple | list) or len(rates) != 2:
-        raise ValueError(f"learning_rate must be (first, last): got {rates}.")
+        raise ValueError(f"learning_rate must be a pair, that of the first and of the last update: got {rates!r}.")
     why = (
         f"as in the papers; gradients longer than {LONGEST_GRADIENT:g} are cut to that, since its first updates are raw"
     )
