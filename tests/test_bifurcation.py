@@ -258,7 +258,7 @@ def test_float32_parameters(float32):
             dict(family=lambda a: Lozi(a=a) if a < 0.4 else tent(a, 0.5, 0.1)),
             "one size: 2 units and 1 gates at 0.3, 1 and 1 at 0.5",
         ),
-        (dict(longest=0), "at parameter value 0.3: longest must be a period"),
+        (dict(longest=0), "at parameter value 0.3: longest, a period, must be"),
         (dict(family=lambda a: Lozi(a=a if a < 0.4 else np.nan)), "finite parameters"),
     ],
 )
