@@ -334,7 +334,10 @@ def test_where_a_test_begins(ridge, series):
     assert backtest(plain, series.values).windows == 400 - 320 - 11
     with pytest.raises(ValueError, match="test part must hold a whole window: it has 0 rows"):
         backtest(ridge, series[:320])
-    for bad, message in (({"start": 400}, "start must be a row from 0 to 399"), ({"stride": 0}, "stride must be a whole number")):
+    for bad, message in (
+        ({"start": 400}, "start must be a row from 0 to 399"),
+        ({"stride": 0}, "stride must be a whole"),
+    ):
         with pytest.raises(ValueError, match=message):
             backtest(ridge, series, **bad)
     with pytest.raises(ValueError, match="horizon must be from 1 to 12, that of the fit: got 13"):
