@@ -10,11 +10,12 @@ from helpers import CELLS, SOLVERS, inputs, instance, named, spread_over, states
 from dsrecon._results import RESULTS
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
-from dsrecon.kernels.members import MEMBERS
+from dsrecon.kernels.members import MEMBERS, abreast
 from dsrecon.systems import MapCell
 
 STEPS, BATCH = 7, 2
 ALRNN_ROW = next(row for row in CELLS if row.name == "alrnn-driven")
+ABREAST = [row for row in CELLS if abreast(eqx.filter_eval_shape(row.make, jax.random.key(0)))]
 FORWARD = [row for row in SOLVERS if row.forward]
 
 
@@ -123,10 +124,17 @@ def mapped(cell, z, s):
     return jnp.sum(weights(z) * jnp.sin(zs))
 
 
-@pytest.mark.parametrize("members", [BATCH, MEMBERS + 1])
 @pytest.mark.parametrize("row", spread_over(CELLS))
-def test_gradients_of_a_batch_are_those_of_its_runs(row, members):
-    case = problem(row, members)
+def test_gradients_of_a_batch_are_those_of_its_runs(row):
+    same_as_alone(problem(row, BATCH))
+
+
+@pytest.mark.parametrize("row", spread_over(ABREAST))
+def test_gradients_of_a_batch_side_by_side_are_those_of_its_runs(row):
+    same_as_alone(problem(row, MEMBERS + 1))
+
+
+def same_as_alone(case):
     batch = gradient_of(lambda *x: measured(Sequential(), *x), *case)
     same_trees(batch, gradient_of(mapped, *case), rtol=1e-11, atol=1e-12)
 

@@ -1,5 +1,6 @@
 """What is done to all members of a batch at once is what is done to each."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from dsrecon import Forced, IdentityReadout
 from dsrecon.kernels.members import FEW, MEMBERS, abreast, lie_side_by_side, of_members
 from dsrecon.kernels.recurrence import recurrence
-from dsrecon.models import ALRNN, GRU, ShallowPLRNN
+from dsrecon.models import ALRNN, GRU, DendriticPLRNN, MeanCentredPLRNN, ShallowPLRNN
 
 SIZE = 5
 W = jnp.asarray(np.random.default_rng(0).normal(size=(7, 3)))
@@ -77,13 +78,31 @@ def test_which_batches_lie_side_by_side():
     assert abreast(Forced(ALRNN(4, 1, key=jax.random.key(0)), IdentityReadout(3, 4, key=jax.random.key(1)))) == FEW
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9])
-def test_a_batch_side_by_side_is_its_members_alone(steps):
-    cell = ShallowPLRNN(3, 10, input_size=2, key=jax.random.key(0))
-    z0 = jax.random.normal(jax.random.key(1), (MEMBERS, 3))
+CELLS = {
+    "shallow": lambda key: ShallowPLRNN(3, 10, input_size=2, key=key),
+    "mean-centred": lambda key: MeanCentredPLRNN(4, input_size=2, key=key),
+    "dendritic": lambda key: DendriticPLRNN(16, 3, input_size=2, key=key),
+}
+
+
+@pytest.mark.parametrize("name, steps", [("shallow", 1), ("shallow", 2), ("mean-centred", 5), ("dendritic", 5)])
+def test_a_batch_side_by_side_is_its_members_alone(name, steps):
+    cell = CELLS[name](jax.random.key(0))
+    z0 = jax.random.normal(jax.random.key(1), (MEMBERS, cell.state_size))
     s = jax.random.normal(jax.random.key(2), (steps, MEMBERS, 2))
-    alone = jnp.stack([recurrence(cell, z, s[:, i], adjoint="direct") for i, z in enumerate(z0)], axis=1)
-    np.testing.assert_allclose(recurrence(cell, z0, s), alone, rtol=1e-12, atol=1e-13)
+    assert lie_side_by_side(cell, z0, unroll=1)
+
+    def together(cell, z0, s):
+        return recurrence(cell, z0, s)
+
+    def alone(cell, z0, s):
+        run = jax.vmap(lambda z, s: recurrence(cell, z, s, adjoint="direct"), in_axes=(0, 1), out_axes=1)
+        return run(z0, s)
+
+    np.testing.assert_allclose(together(cell, z0, s), alone(cell, z0, s), rtol=1e-12, atol=1e-13)
+    found, wanted = (eqx.filter_grad(lambda x, f=f: jnp.sum(jnp.sin(f(*x))))((cell, z0, s)) for f in (together, alone))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
 
 
 def test_what_diverges_is_told_of_its_member_alone():

@@ -33,7 +33,7 @@ def abreast(step: Step) -> int:
     It pays where what a product is given costs little, for it is worked out anew for every number that the product
     gives. Gradients of 16 windows of 200 steps on one core, in ms: shallow, 5 states and 250 hidden units, 3.2 -> 2.2;
     AL-RNN of 4 and 20 units .60 -> .24 and .72 -> .61; PLRNN of 10 .61 -> .39; mean-centred of 10 .76 -> .50, of 22
-    .94 -> 1.18; a GRU of 8, whose gates are dear, 1.5 -> 2.2; dendritic cells now better, now worse. Cells register
+    .94 -> 1.18; a GRU of 8, whose gates are dear, 1.5 -> 2.2. Cells register
     what they gain, `@abreast.register(MyCell)`.
     """
     return 0
