@@ -19,6 +19,8 @@ CALLS = {
     "reconstruct(data, noise='x')": "noise must be a number: got 'x'.",
     "reconstruct(data, validation='x')": "validation must be a number: got 'x'.",
     "reconstruct(data, alpha='0.1')": "alpha must be a number from 0 to 1, several of them or a function: got '0.1'.",
+    "reconstruct_subjects([data, data], batch=8.5)": "batch must be a whole number: got 8.5.",
+    "RidgeEstimator().fit(data, 3, validation='x')": "validation must be a number: got 'x'.",
     "diagnose(cell)": "reconstruction must be a fitted Reconstruction: got ALRNN.",
     "backtest(RidgeEstimator(), data)": "predictor must be a forecaster that was fitted, what `.fit(series, horizon=",
     "evolve(cell, np.ones(3, int), steps=3).zs.shape": "nothing was raised by (3, 3)",  # a state all the same
@@ -34,7 +36,8 @@ CALLS = {
 SCRIPT = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from dsrecon import Forced, IdentityReadout, diagnose, encode, evolve, reconstruct, score, simulate
+from dsrecon import Forced, IdentityReadout, diagnose, encode, evolve, score, simulate
+from dsrecon import reconstruct, reconstruct_subjects
 from dsrecon.forecast import RidgeEstimator, backtest
 from dsrecon.models import ALRNN
 from dsrecon.systems import Lorenz63

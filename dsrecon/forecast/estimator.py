@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from dsrecon._checks import counted, random_key
+from dsrecon._checks import counted, random_key, real
 from dsrecon._types import Key
 from dsrecon.forecast.predictor import Predictor
 from dsrecon.forecast.prepare import Sizes, errors_of, held_rows, names_of, prepared
@@ -140,10 +140,11 @@ class AbstractEstimator(eqx.Module):
 
     def _check(self, horizon: Any, validation: float, known: Any, seen: Any) -> None:
         """What can be refused before the series is looked at."""
-        for name, value in (("horizon", horizon), ("lookback", self.lookback), ("period", self.period)):
-            if name == "horizon" or value is not None:
+        counted("horizon", horizon)
+        for name, value in (("lookback", self.lookback), ("period", self.period)):
+            if value is not None:
                 counted(name, value)
-        if not isinstance(validation, float | int) or not 0 <= validation < 1:
+        if not 0 <= real("validation", validation) < 1:
             raise ValueError(f"validation must be a share from 0 to below 1: got {validation!r}.")
         if (known is not None or seen is not None) and not self.takes_covariates:
             raise ValueError(

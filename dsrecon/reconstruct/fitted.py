@@ -12,7 +12,7 @@ import optax
 import xarray as xr
 from jaxtyping import PyTree
 
-from dsrecon._checks import random_key, real, whole
+from dsrecon._checks import random_key
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
@@ -25,7 +25,7 @@ from dsrecon.reconstruct.plan import Plan, plain
 from dsrecon.reconstruct.prepare import Data, kinds_of, prepared
 from dsrecon.reconstruct.record import course, curves, table
 from dsrecon.reconstruct.select import LONGEST_RUN
-from dsrecon.reconstruct.start import models, optimiser_of, sampler_of
+from dsrecon.reconstruct.start import check_numbers, models, optimiser_of, sampler_of
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import Series, as_inputs, as_trials
 from dsrecon.training import Adaptive, Estimator, History, Penalty, fit, penalised
@@ -134,14 +134,7 @@ def fitted(
     scores the runs, which must give what `select.evaluator` gives.
     """
     counts = {"lag": lag, "dimension": dimension, "interval": interval, "length": length, "batch": batch}
-    for name, value in (counts | {"steps": steps, "threads": threads}).items():
-        if value is not None:
-            whole(name, value)
-    for name, value in (("noise", noise), ("validation", validation)):
-        if value is not None:
-            real(name, value)
-    if isinstance(alpha, str):
-        raise ValueError(f"alpha must be a number from 0 to 1, several of them or a function: got {alpha!r}.")
+    check_numbers(alpha, {"noise": noise, "validation": validation}, counts | {"steps": steps, "threads": threads})
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
     key = random_key(key)

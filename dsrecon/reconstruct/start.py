@@ -1,6 +1,7 @@
 """Where the runs begin: their cells and readouts, and the batches and optimiser that they go on with."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
+from dsrecon._checks import real, whole
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
 from dsrecon.models import ClippedShallowPLRNN
@@ -76,6 +78,16 @@ def _check_driven(cell: AbstractCell, size: int) -> None:
         raise ValueError(f"the cell must take the {size} inputs: build it with input_size={size}. {error}") from error
     if bool(jnp.all(still == moved)):
         raise ValueError(f"inputs were given, but the cell does not depend on them: build it with input_size={size}.")
+
+
+def check_numbers(alpha: Any, measures: dict[str, Any], counts: dict[str, Any]) -> None:
+    """**Raises** `ValueError` for settings of a fit that are no numbers, before the series is looked at."""
+    for check, settings in ((whole, counts), (real, measures)):
+        for name, value in settings.items():
+            if value is not None:
+                check(name, value)
+    if isinstance(alpha, str):
+        raise ValueError(f"alpha must be a number from 0 to 1, several of them or a function: got {alpha!r}.")
 
 
 def sampler_of(data: Data, length, batch, noise, key, plan: Plan, memory: int) -> Windows:

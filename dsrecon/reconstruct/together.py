@@ -24,7 +24,7 @@ from dsrecon.reconstruct.plan import Plan, plain
 from dsrecon.reconstruct.prepare import Data, kinds_of, prepared
 from dsrecon.reconstruct.record import table
 from dsrecon.reconstruct.select import LONGEST_RUN, begun, evaluator
-from dsrecon.reconstruct.start import models, optimiser_of, sampler_of
+from dsrecon.reconstruct.start import check_numbers, models, optimiser_of, sampler_of
 from dsrecon.reconstruct.subjects import Subjects, anchored, cell_of
 from dsrecon.series import Series, as_inputs, as_trials, filled
 from dsrecon.training import fit
@@ -86,6 +86,8 @@ def reconstruct_subjects(
     Reference: Brenner et al. 2025, *Learning interpretable hierarchical dynamical systems models from time series
     data*, ICLR.
     """
+    counts = {"lag": lag, "dimension": dimension, "interval": interval, "length": length, "batch": batch}
+    check_numbers(alpha, {"noise": noise, "validation": validation}, counts | {"steps": steps, "threads": threads})
     series = as_trials(trials, time_step=time_step, resample=resample)
     names = _names(names, len(series))
     driving = None if inputs is None else as_inputs(inputs, series)
