@@ -1,6 +1,7 @@
 """Checks of arguments that many functions share."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,10 +35,34 @@ def real(name: str, value: Any) -> float:
         raise ValueError(f"{name} must be a number: got {value!r}.") from None
 
 
+def several_names(given: str | Sequence[str]) -> list[str]:
+    """The names in an argument that takes several; one that is given alone, as text, is one name."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def jax_key(key: Any) -> jax.Array:
+    """A key for start values. **Raises** `ValueError` for anything else, a seed too."""
+    if _is_key(key):
+        return key
+    hint = f" Of a seed: jax.random.key({key})." if isinstance(key, int) and not isinstance(key, bool) else ""
+    raise ValueError(f"key must be a JAX key, as jax.random.key(0) gives: got {key!r}.{hint}")
+
+
 def random_key(key: Any) -> jax.Array:
     """A key for random numbers, from a seed or a key. **Raises** `ValueError` for anything else."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return jax.random.key(key)
-    if isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
+    if _is_key(key):
         return key
     raise ValueError(f"key must be a whole number or a JAX key: got {key!r}.")
+
+
+def _is_key(key: Any) -> bool:
+    """Whether it is a JAX key, of either form."""
+    return isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32)
+
+
+def undriven(s: Any) -> None:
+    """**Raises** `ValueError` for inputs of a system that takes none."""
+    if s is not None:
+        raise ValueError("inputs were given, but the system takes none: its equation is autonomous.")

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Inexact
 
@@ -115,7 +116,7 @@ def evolve(
     - `cell`: any `AbstractCell`; a `Forced` cell is run under teacher forcing.
     - `z0`: initial state, `[m]`; or `[b, m]` for a batch of runs of one cell, whose gradients are then one product.
     - `inputs`: PyTree of arrays `[t, ...]` (`[b, t, ...]` for a batch), or `None` for an autonomous cell, which then
-      needs `steps`.
+      needs `steps`. A cell that takes inputs runs without them as with inputs of zero.
     - `solver`: how (`Sequential()` by default; `Newton()` finds all steps at once).
     - `guess`: states to begin an iteration at, in the shape of `zs`: a run of a cell near this one (a warm start), say.
       For solvers that iterate; without it they take the guess that they were made with.
@@ -123,9 +124,9 @@ def evolve(
 
     **Returns:** `Trajectory(zs, result, stats)`; `zs[..., t, :]` follows `inputs[..., t]`, and `z0` is not in `zs`.
 
-    **Raises:** `ValueError` for a wrong shape or length, and for a run that cannot end well because
-    `z0` or `inputs` are not finite; `RuntimeError` naming the step when
-    a run diverges or does not converge.
+    **Raises:** `ValueError` for a wrong shape or length, for inputs that are no arrays or that the cell does not take,
+    and for a run that cannot end well because `z0` or `inputs` are not finite; `RuntimeError` naming the step when a
+    run diverges or does not converge.
     """
     if not isinstance(solver, AbstractSolver):
         raise ValueError(f"solver must be a solver, Sequential() or Newton(), say: got {solver!r}.")
@@ -193,7 +194,12 @@ _ADVICE = (
 def _steps(batch: tuple[int, ...], inputs: Inputs, steps: int | None) -> int:
     """Length of the run, from the inputs where there are any."""
     steps = None if steps is None else whole("steps", steps)
-    shapes = [x.shape for x in jax.tree.leaves(inputs)]
+    leaves = jax.tree.leaves(inputs)
+    for leaf in leaves:
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            hint = " Its numbers are .to_numpy()." if hasattr(leaf, "to_numpy") else ""
+            raise ValueError(f"inputs must be arrays, or a PyTree of arrays: got {type(leaf).__name__}.{hint}")
+    shapes = [x.shape for x in leaves]
     lead = len(batch) + 1
     leads = {shape[:lead] for shape in shapes}
     if len(leads) > 1 or any(len(s) < lead or s[:-1] != batch for s in leads):

@@ -18,6 +18,7 @@ from dsrecon.models import (
     MeanCentredPLRNN,
     ShallowPLRNN,
 )
+from dsrecon.newton import Newton
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 from dsrecon.systems import Baker, Lozi, SkewTent, Tent
 
@@ -246,11 +247,26 @@ EQUATIONS = {
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_equations_by_hand(name):
-    for name_, extra in ((name, lambda c, s: 0), (f"{name}-driven", lambda c, s: c.C @ s)):
+    for name_ in (name, f"{name}-driven"):
         cell, z, s = ROWS[name_], np.asarray(states(ROWS[name_])), np.array([0.5, -2.0])
         by_hand = jax.tree.map(np.asarray, cell)
-        same(cell(jnp.asarray(z), jnp.asarray(s)), EQUATIONS[name](by_hand, z) + extra(by_hand, s))
-        same(cell(jnp.asarray(z)), EQUATIONS[name](by_hand, z))
+        same(cell(jnp.asarray(z)), EQUATIONS[name](by_hand, z))  # of a driven cell: as with inputs of zero
+    same(cell(jnp.asarray(z), jnp.asarray(s)), EQUATIONS[name](by_hand, z) + by_hand.C @ s)
+
+
+@pytest.mark.parametrize("row", [row for row in CELLS if row.input is None and row.name != "map"], ids=named)
+def test_a_cell_without_inputs_refuses_them(row):
+    cell, s = instance(row), jnp.ones((4, 2))
+    z = states(cell)
+    for refused in (
+        lambda: cell(z, s[0]),
+        lambda: cell.linearise(z, s[0]),
+        lambda: evolve(cell, z, s),
+        lambda: evolve(cell, z[None], s[None], solver=Newton()),
+        lambda: jax.vmap(cell, (None, 0))(z, s),
+    ):
+        with pytest.raises(ValueError, match="does not depend on them: build it with input_size=2|takes none"):
+            refused()
 
 
 def test_an_alrnn_without_pwl_units_is_linear_and_with_all_of_them_a_plrnn():

@@ -1,18 +1,21 @@
 """What the state-space layers share: pairs of complex numbers, start values of steps, Krylov sequences, checks."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.lax import Precision
 from jaxtyping import Array, Complex, Float, Shaped
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key
 from dsrecon.models._init import at_least_one
 
 
-def check_layer(state_size: int, step_min: float, step_max: float, *, pairs: bool, **sizes: int) -> None:
-    """Raise `ValueError` for sizes below 1, an odd state where it is made of pairs, steps out of order."""
+def check_layer(state_size: int, step_min: float, step_max: float, *, key: Any, pairs: bool, **sizes: int) -> None:
+    """Raise `ValueError` for no key, sizes below 1, an odd state where it is made of pairs, steps out of order."""
+    jax_key(key)
     at_least_one(state_size=state_size, **sizes)
     if pairs and state_size % 2:
         raise ValueError(f"state_size must be even, its states come in conjugate pairs: got {state_size}.")

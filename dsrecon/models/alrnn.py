@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 from dsrecon._types import Key
 from dsrecon.cell import AbstractPWLCell
 from dsrecon.kernels import abreast
-from dsrecon.models._init import check_sizes, contracting_diagonal
+from dsrecon.models._init import check_sizes, contracting_diagonal, offset
 
 
 class ALRNN(AbstractPWLCell):
@@ -38,7 +38,7 @@ class ALRNN(AbstractPWLCell):
     pwl_units: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, pwl_units: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         if not 0 <= pwl_units <= state_size:
             raise ValueError(f"pwl_units must lie between 0 and state_size={state_size}: got {pwl_units}.")
         key_A, key_W, key_C = jax.random.split(key, 3)
@@ -51,7 +51,7 @@ class ALRNN(AbstractPWLCell):
 
     def __call__(self, z: Inexact[Array, "m"], s: Inexact[Array, "k"] | None = None) -> Inexact[Array, "m"]:
         phi = jnp.where(self.rectified & (z <= 0), jnp.zeros_like(z), z)
-        return self.A * z + self.W @ phi + self._offset(s)
+        return self.A * z + self.W @ phi + offset(self.h, self.C, s)
 
     def gates(self, s: Inexact[Array, "k"] | None = None) -> tuple[Float[Array, "p m"], Float[Array, "p"]]:
         last = slice(self.state_size - self.pwl_units, None)
@@ -67,10 +67,7 @@ class ALRNN(AbstractPWLCell):
     ) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
         linear = jnp.ones(self.state_size - self.pwl_units, bool)
         open_units = jnp.concatenate([linear, region]).astype(self.W.dtype)
-        return jnp.diag(self.A) + self.W * open_units[None, :], self._offset(s)
-
-    def _offset(self, s: Inexact[Array, "k"] | None) -> Inexact[Array, "m"]:
-        return self.h if self.C is None or s is None else self.h + self.C @ s
+        return jnp.diag(self.A) + self.W * open_units[None, :], offset(self.h, self.C, s)
 
 
 @abreast.register(ALRNN)

@@ -68,7 +68,7 @@ class ContinuousPLRNN(AbstractPWLFlow):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, dt: float = 1.0, *, input_size: int = 0, limit: int = 32, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         at_least_one(limit=limit)
         _check_positive("dt", dt)
         key_A, key_W, key_C = jax.random.split(key, 3)

@@ -47,7 +47,7 @@ class DendriticPLRNN(AbstractPWLCell):
     bases: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, bases: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, bases=bases, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, bases=bases, input_size=input_size)
         key_A, key_W, key_a, key_H, key_C = jax.random.split(key, 5)
         self.state_size, self.bases = state_size, bases
         self.A = contracting_diagonal(state_size, key=key_A)
@@ -104,7 +104,7 @@ class ClippedDendriticPLRNN(AbstractPWLCell):
     bases: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, bases: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, bases=bases, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, bases=bases, input_size=input_size)
         key_A, key_W, key_a, key_H, key_C = jax.random.split(key, 5)
         self.state_size, self.bases = state_size, bases
         self.A = contracting_diagonal(state_size, key=key_A)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from dsrecon._types import Key, Matrix, State
 from dsrecon.cell import AbstractCell, AbstractFamily
-from dsrecon.models._init import check_sizes, uniform
+from dsrecon.models._init import check_sizes, driven, uniform
 from dsrecon.models.alrnn import ALRNN
 
 
@@ -60,7 +60,7 @@ class GatedExperts(AbstractCell):
         """What every expert makes of a state."""
         phi = jnp.where(self.rectified & (z <= 0), jnp.zeros_like(z), z)
         f = self.A * z[None] + self.W @ phi + self.h
-        return f if self.C is None or s is None else f + self.C @ s
+        return f if s is None else f + driven(self.C, s) @ s
 
     def _open(self, z: Inexact[Array, "m"]) -> Inexact[Array, "m"]:
         return ((z > 0) | ~self.rectified).astype(z.dtype)
@@ -125,7 +125,7 @@ class ExpertMixture(AbstractFamily):
     ):
         sizes = {"experts": experts, "observed_size": observed_size, "width": width}
         sizes |= {"context_features": context_features, "gate_size": gate_size, "state_size": state_size}
-        check_sizes(input_size=input_size, **sizes)
+        check_sizes(key=key, input_size=input_size, **sizes)
         e_key, K_key, L_key, U_key, V_key, O_key = jax.random.split(key, 6)
         self.experts = eqx.filter_vmap(lambda key: ALRNN(state_size, pwl_units, input_size=input_size, key=key))(
             jax.random.split(e_key, experts)

@@ -34,7 +34,7 @@ class TanhRNN(AbstractCell):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         key_W, key_C = jax.random.split(key)
         self.state_size = state_size
         self.W = _orthogonal(1, state_size, key=key_W)[0]
@@ -86,7 +86,7 @@ class GRU(AbstractCell):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         key_W, key_C = jax.random.split(key)
         self.state_size = state_size
         self.W = _orthogonal(3, state_size, key=key_W).reshape(-1, state_size)
@@ -151,7 +151,7 @@ class LSTM(AbstractCell):
     hidden_size: int = eqx.field(static=True)
 
     def __init__(self, hidden_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(hidden_size=hidden_size, input_size=input_size)
+        check_sizes(key=key, hidden_size=hidden_size, input_size=input_size)
         key_W, key_C = jax.random.split(key)
         self.hidden_size = hidden_size
         self.W = _orthogonal(4, hidden_size, key=key_W).reshape(-1, hidden_size)
@@ -221,7 +221,7 @@ class RecurrentHighway(AbstractCell):
     depth: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, depth: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, depth=depth, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, depth=depth, input_size=input_size)
         key_W, key_V, key_C, key_D = jax.random.split(key, 4)
         self.state_size, self.depth = state_size, depth
         self.W = _orthogonal(depth, state_size, key=key_W)
@@ -250,8 +250,8 @@ class RecurrentHighway(AbstractCell):
 
     def _layer(self, j: int, z, s):
         """`g_j`, `t_j`."""
-        C, D = (self.C, self.D) if j == 0 else (None, None)
-        g, t = self.W[j] @ z + offset(self.h[j], C, s), self.V[j] @ z + offset(self.b[j], D, s)
+        s = s if j == 0 else None
+        g, t = self.W[j] @ z + offset(self.h[j], self.C, s), self.V[j] @ z + offset(self.b[j], self.D, s)
         return jnp.tanh(g), jax.nn.sigmoid(t)
 
 

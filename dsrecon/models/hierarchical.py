@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell, AbstractFamily
 
@@ -53,7 +54,7 @@ class Hierarchical(AbstractFamily):
             raise ValueError(
                 f"subjects must be at least 1 and features at least 0: got subjects={subjects}, features={features}."
             )
-        l_key, P_key = jax.random.split(key)
+        l_key, P_key = jax.random.split(jax_key(key))
         leaves, structure = jax.tree.flatten(_chosen(cell, individual))
         noise = jax.random.normal(P_key, (features, sum(x.size for x in leaves)))  # one draw: many compile slowly
         cuts = np.cumsum([x.size for x in leaves])[:-1]

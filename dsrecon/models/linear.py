@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key
 from dsrecon.forecaster import AbstractForecaster
 from dsrecon.models._init import at_least_one, uniform
@@ -45,7 +46,7 @@ class LinearForecaster(AbstractForecaster):
         at_least_one(lookback=lookback, horizon=horizon, channels=channels)
         if level not in ("none", "last", "mean"):
             raise ValueError(f"level must be 'none', 'last' or 'mean': got {level!r}.")
-        key_W, key_b = jax.random.split(key)
+        key_W, key_b = jax.random.split(jax_key(key))
         self.W = uniform((channels, horizon, lookback), lookback, key=key_W)
         self.b = uniform((channels, horizon), lookback, key=key_b)
         self.lookback, self.horizon, self.level = lookback, horizon, level
@@ -81,7 +82,7 @@ class DLinear(AbstractForecaster):
 
     def __init__(self, lookback: int, horizon: int, *, channels: int = 1, key: Key):
         at_least_one(lookback=lookback, horizon=horizon, channels=channels)
-        key_W, key_b = jax.random.split(key)
+        key_W, key_b = jax.random.split(jax_key(key))
         self.W = uniform((2, channels, horizon, lookback), lookback, key=key_W)
         self.b = uniform((channels, horizon), lookback, key=key_b)
         self.lookback, self.horizon = lookback, horizon

@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Complex, Float, Shaped
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key
 from dsrecon.kernels import linear_scan
 from dsrecon.layer import AbstractSequenceLayer, Given, MixingCell, Steps, sequence
@@ -62,7 +63,7 @@ class LRU(AbstractSequenceLayer):
             raise ValueError(f"radii must satisfy 0 <= radius_min < radius_max < 1: got {radius_min} and {radius_max}.")
         if not 0 < phase_max <= 2 * np.pi:
             raise ValueError(f"phase_max must lie in (0, 2 pi]: got {phase_max}.")
-        key_ring, key_B, key_C, key_D = jax.random.split(key, 4)
+        key_ring, key_B, key_C, key_D = jax.random.split(jax_key(key), 4)
         ring, angle = jax.random.uniform(key_ring, (2, states))
         square = ring * (radius_max**2 - radius_min**2) + radius_min**2
         self.log_decay = jnp.log(-0.5 * jnp.log(square))

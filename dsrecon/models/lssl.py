@@ -103,7 +103,7 @@ class LSSL(AbstractChannelLayer):
         rule: AbstractDiscretisation | None = None,
         key: Key,
     ):
-        check_layer(state_size, step_min, step_max, pairs=False, width=width)
+        check_layer(state_size, step_min, step_max, key=key, pairs=False, width=width)
         B = hippo_system(measure, state_size).B
         key_C, key_D, key_step = jax.random.split(key, 3)
         self.C = jax.random.normal(key_C, (width, state_size)) / state_size**0.5

@@ -36,7 +36,7 @@ class PLRNN(AbstractPWLCell):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         key_A, key_W, key_C = jax.random.split(key, 3)
         self.state_size = state_size
         self.A = contracting_diagonal(state_size, key=key_A)
@@ -82,7 +82,7 @@ class MeanCentredPLRNN(AbstractPWLCell):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         key_A, key_W, key_C = jax.random.split(key, 3)
         self.state_size = state_size
         self.A = contracting_diagonal(state_size, key=key_A)

@@ -78,7 +78,7 @@ class S4(AbstractChannelLayer):
         rule: Bilinear | None = None,
         key: Key,
     ):
-        check_layer(state_size, step_min, step_max, pairs=True, width=width)
+        check_layer(state_size, step_min, step_max, key=key, pairs=True, width=width)
         rule = Bilinear() if rule is None else rule
         if not isinstance(rule, Bilinear):
             raise ValueError(f"rule must be Bilinear, whose transfer function is rational: got {type(rule).__name__}.")

@@ -80,7 +80,7 @@ class S4D(AbstractChannelLayer):
         rule: AbstractDiscretisation | None = None,
         key: Key,
     ):
-        check_layer(state_size, step_min, step_max, pairs=True, width=width)
+        check_layer(state_size, step_min, step_max, key=key, pairs=True, width=width)
         poles = start_poles(init, state_size)
         key_C, key_D, key_step = jax.random.split(key, 3)
         self.log_decay = jnp.tile(jnp.log(-jnp.asarray(np.real(poles), float)), (width, 1))

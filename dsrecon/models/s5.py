@@ -68,7 +68,7 @@ class S5(AbstractContinuousLayer):
         rule: AbstractDiscretisation | None = None,
         key: Key,
     ):
-        check_layer(state_size, step_min, step_max, pairs=True, width=width, blocks=blocks)
+        check_layer(state_size, step_min, step_max, key=key, pairs=True, width=width, blocks=blocks)
         if state_size % (2 * blocks):
             raise ValueError(f"state_size must be an even number times blocks, {blocks}: got {state_size}.")
         form = normal_plus_low_rank("legs", state_size // blocks)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Int, Shaped
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key, Matrix, State
 from dsrecon.cell import dense_jacobian
 from dsrecon.layer import AbstractOutputCell, AbstractSequenceLayer, Steps, Timed
@@ -202,7 +203,7 @@ def sequence_model(
     **Raises:** `ValueError` for sizes below 1, and as `SequenceModel`.
     """
     at_least_one(input_size=input_size, output_size=output_size, depth=depth)
-    keys = jax.random.split(key, 2 * depth + 3)
+    keys = jax.random.split(jax_key(key), 2 * depth + 3)
     layers = [layer(k) for k in keys[:depth]]
     width = layers[0].width
     return SequenceModel(

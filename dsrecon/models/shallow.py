@@ -39,7 +39,7 @@ class ShallowPLRNN(AbstractPWLCell):
     hidden_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, hidden_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, hidden_size=hidden_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, hidden_size=hidden_size, input_size=input_size)
         self.state_size, self.hidden_size = state_size, hidden_size
         key_A, key_1, key_2, key_h, key_C = jax.random.split(key, 5)
         self.A = contracting_diagonal(state_size, key=key_A)
@@ -92,7 +92,7 @@ class ClippedShallowPLRNN(AbstractPWLCell):
     hidden_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, hidden_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, hidden_size=hidden_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, hidden_size=hidden_size, input_size=input_size)
         self.state_size, self.hidden_size = state_size, hidden_size
         key_A, key_1, key_2, key_h, key_C = jax.random.split(key, 5)
         self.A = contracting_diagonal(state_size, key=key_A)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Complex, Float, Inexact
 from dsrecon._types import Key, Matrix, State
 from dsrecon.cell import AbstractCell, as_matrix
 from dsrecon.kernels.structure import apply
-from dsrecon.models._init import at_least_one, check_sizes, uniform
+from dsrecon.models._init import at_least_one, check_input, check_sizes, uniform
 from dsrecon.models._ssm import as_complex, check_layer, log_steps, poles_of, rotations
 from dsrecon.models.discretise import ZeroOrderHold
 from dsrecon.models.hippo import normal_plus_low_rank
@@ -80,13 +80,13 @@ class StateSpaceCell(AbstractCell):
         step_max: float = 1.0,
         key: Key,
     ):
-        check_sizes(observed_size=observed_size, depth=depth, input_size=input_size)
+        check_sizes(key=key, observed_size=observed_size, depth=depth, input_size=input_size)
         at_least_one(memory_size=memory_size)
         if memory_size % 2:
             raise ValueError(f"memory_size must be even, real and imaginary parts: got {memory_size}.")
         if hidden_size < 0:
             raise ValueError(f"hidden_size must be at least 0 (0: a linear readout): got {hidden_size}.")
-        check_layer(memory_size, step_min, step_max, pairs=True)
+        check_layer(memory_size, step_min, step_max, key=key, pairs=True)
         self.observed_size, self.memory_size, self.input_size = observed_size, memory_size, input_size
         k, d = memory_size // 2, observed_size + input_size
         key_B, key_step, *keys = jax.random.split(key, 2 + 2 * (depth + 1))
@@ -132,6 +132,8 @@ class StateSpaceCell(AbstractCell):
 
     def _layers(self, z, s):
         """The hidden layers of `g`, then `x'` and `h'`."""
+        if s is not None:
+            check_input(self.input_size, s)
         A, B = self.discrete()
         u = x = z[: self.observed_size]
         if self.input_size:

@@ -43,7 +43,7 @@ class ParaGRU(AbstractCell):
     state_size: int = eqx.field(static=True)
 
     def __init__(self, state_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(state_size=state_size, input_size=input_size)
+        check_sizes(key=key, state_size=state_size, input_size=input_size)
         key_A, key_C = jax.random.split(key)
         self.state_size = state_size
         self.A = uniform((3, state_size), 1, key=key_A)
@@ -106,7 +106,7 @@ class ParaLSTM(AbstractCell):
     hidden_size: int = eqx.field(static=True)
 
     def __init__(self, hidden_size: int, *, input_size: int = 0, key: Key):
-        check_sizes(hidden_size=hidden_size, input_size=input_size)
+        check_sizes(key=key, hidden_size=hidden_size, input_size=input_size)
         key_A, key_P, key_C = jax.random.split(key, 3)
         self.hidden_size = hidden_size
         self.A = uniform((3, hidden_size), 1, key=key_A)

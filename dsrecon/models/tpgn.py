@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Key
 from dsrecon.forecaster import AbstractWideForecaster, check_window
 from dsrecon.models._init import at_least_one, uniforms
@@ -127,7 +128,7 @@ class TPGN(AbstractWideForecaster):
         def make(key):
             return Channel(rows, period, 1 + past_size, known_size, width, out, key=key)
 
-        self.channel = eqx.filter_vmap(make)(jax.random.split(key, channels))
+        self.channel = eqx.filter_vmap(make)(jax.random.split(jax_key(key), channels))
 
     def __call__(
         self,

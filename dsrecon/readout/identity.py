@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Inputs, Key
 from dsrecon.readout.base import AbstractReadout, pointwise, squared_error
 
@@ -31,7 +32,7 @@ class IdentityReadout(AbstractReadout):
             )
         self.observed_size, self.state_size = observed_size, state_size
         shape = (state_size - observed_size, observed_size)
-        self.L = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / observed_size**0.5
+        self.L = jax.random.uniform(jax_key(key), shape, minval=-1.0, maxval=1.0) / observed_size**0.5
 
     @property
     def memory(self) -> int:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
+from dsrecon._checks import jax_key
 from dsrecon._types import Inputs, Key
 from dsrecon.readout.base import AbstractReadout, pointwise, squared_error
 
@@ -46,7 +47,7 @@ class LinearReadout(AbstractReadout):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1: got {size}.")
         self.observed_size, self.state_size = observed_size, state_size
-        B_key, L_key = jax.random.split(key)
+        B_key, L_key = jax.random.split(jax_key(key))
         self.B = jax.nn.initializers.orthogonal()(B_key, (observed_size, state_size))
         self.b = jnp.zeros(observed_size)
         shape = (state_size, observed_size)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
+from dsrecon._checks import undriven
 from dsrecon._types import Inputs, Matrix, State
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.systems.cells import check_positive
@@ -57,8 +58,7 @@ class DelayCell(AbstractCell):
         return self.delay / self.points * self.substeps
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
-        if s is not None:
-            raise ValueError(f"s must be None, for the equation is autonomous: got {s}.")
+        undriven(s)
         return _advance(self, z)
 
     def linearise(self, z: Inexact[Array, "m"], s: Inputs = None) -> tuple[State, Matrix]:

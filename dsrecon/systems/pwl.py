@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
+from dsrecon._checks import undriven
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractPWLCell
 from dsrecon.systems.known import AbstractSystem, check_map_step
@@ -66,6 +67,7 @@ class Tent(AbstractPWLMap):
         return (math.log(self.slope),)
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
+        undriven(s)
         plain = self.slope * jnp.where(z > 0.5, 1.0 - z, z)
         full = (self.slope == 2.0) & (z >= 0) & (z <= 1)
         exact = jax.lax.stop_gradient(jnp.where(full, _full_tent(z), plain))
@@ -79,6 +81,7 @@ class Tent(AbstractPWLMap):
         return z > 0.5
 
     def affine(self, region: Bool[Array, "p"], s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        undriven(s)
         mu = jnp.asarray(self.slope)
         return jnp.where(region[None], -mu, mu), jnp.where(region, mu, jnp.zeros_like(mu))
 
@@ -112,6 +115,7 @@ class SkewTent(AbstractPWLMap):
         return (_entropy(self.c),)
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
+        undriven(s)
         # quotients round to at most 1, where A z + h may round above it, and leave [0, 1] for good
         return jnp.where(z > self.c, (1.0 - z) / (1.0 - self.c), z / self.c)
 
@@ -123,6 +127,7 @@ class SkewTent(AbstractPWLMap):
         return z > self.c
 
     def affine(self, region: Bool[Array, "p"], s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        undriven(s)
         up, down = 1.0 / jnp.asarray(self.c), 1.0 / (1.0 - jnp.asarray(self.c))
         return jnp.where(region[None], -down, up), jnp.where(region, down, jnp.zeros_like(down))
 
@@ -153,6 +158,7 @@ class Lozi(AbstractPWLMap):
         return self.at_standard((0.47023, -1.16338))
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
+        undriven(s)
         x, y = z
         return jnp.stack([1.0 - jnp.where(x > 0, self.a * x, -self.a * x) + y, self.b * x])
 
@@ -164,6 +170,7 @@ class Lozi(AbstractPWLMap):
         return z[:1] > 0
 
     def affine(self, region: Bool[Array, "p"], s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        undriven(s)
         a, b = jnp.asarray(self.a), jnp.asarray(self.b)
         zero, one = jnp.zeros_like(a), jnp.ones_like(a)
         A = jnp.stack([jnp.stack([jnp.where(region[0], -a, a), one]), jnp.stack([b, zero])])
@@ -207,6 +214,7 @@ class Baker(AbstractPWLMap):
         return (_entropy(self.alpha), shrink)
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
+        undriven(s)
         x, y = z
         above = jnp.stack([0.5 + self.right * x, (y - self.alpha) / (1.0 - self.alpha)])
         return jnp.where(y > self.alpha, above, jnp.stack([self.left * x, y / self.alpha]))
@@ -219,6 +227,7 @@ class Baker(AbstractPWLMap):
         return z[1:] > self.alpha
 
     def affine(self, region: Bool[Array, "p"], s: Inputs = None) -> tuple[Float[Array, "m m"], Float[Array, "m"]]:
+        undriven(s)
         alpha, left, right = (jnp.asarray(p) for p in (self.alpha, self.left, self.right))
         below = jnp.stack([left, 1.0 / alpha])
         above = jnp.stack([right, 1.0 / (1.0 - alpha)])

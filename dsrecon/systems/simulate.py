@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from dsrecon._checks import counted, jax_key, real
 from dsrecon._types import Key
 from dsrecon.evolve import evolve
 from dsrecon.systems.cells import ODECell, check_positive
@@ -118,16 +119,16 @@ def _recipe(system, cell, steps, dt, z0, discard, noise, key) -> str:
 
 
 def _check_simulate(steps, dt, discard, noise, key) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1: got {steps}.")
+    counted("steps", steps)
     if dt is not None:
-        check_positive("dt", dt)
-    if discard < 0:
-        raise ValueError(f"discard must not be negative: got {discard}.")
-    if not (noise >= 0 and math.isfinite(noise)):
+        check_positive("dt", real("dt", dt))
+    counted("discard", discard, 0)
+    if not (real("noise", noise) >= 0 and math.isfinite(noise)):
         raise ValueError(f"noise must be a fraction of each variable's standard deviation, 0 or more: got {noise}.")
     if noise > 0 and key is None:
         raise ValueError(f"key must be given for noise={noise}, e.g. key=jax.random.key(0): got None.")
+    if noise > 0:
+        jax_key(key)
 
 
 def _check_start(system: AbstractSystem, start: Any) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Inexact
 
+from dsrecon._checks import undriven
 from dsrecon._types import Inputs, Matrix, State
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.systems.cells import check_positive
@@ -86,8 +87,7 @@ class ETDRK4Cell(AbstractCell):
         self.state_size, self.substeps = system.dimension, substeps
 
     def __call__(self, z: Inexact[Array, "m"], s: Inputs = None) -> Inexact[Array, "m"]:
-        if s is not None:
-            raise ValueError(f"s must be None, for the equation is autonomous: got {s}.")
+        undriven(s)
         return _flow(self, z)
 
     def linearise(self, z: Inexact[Array, "m"], s: Inputs = None) -> tuple[State, Matrix]:
