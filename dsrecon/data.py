@@ -1,14 +1,17 @@
 """Files of series in: CSV, netCDF, `.npy`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dsrecon.series import TIME_COLUMNS, Series, as_series
+from dsrecon._checks import several_names
+from dsrecon.series import TIME_COLUMNS, Series
+from dsrecon.series.convert import row_number
+from dsrecon.series.door import checked
 
 TIME_NAMES = ("t", *TIME_COLUMNS)
 """Names under which a column of a CSV file is taken as time (any case)."""
@@ -30,12 +33,13 @@ def read_series(
       commas are read beside semicolons; an empty cell is missing; a column named time, t, date, datetime or timestamp
       is time), `.nc` (variables along `time`, or one of `[time, variable]`), or `.npy` (`[time]` or
       `[time, variable]`).
-    - `columns`: variables to take, by name (of a `.npy` file: `x0`, `x1`, ...); all by default.
+    - `columns`: variables to take, by name, one or several (of a `.npy` file: `x0`, `x1`, ...); all by default.
     - `time_step`: time between samples, where the file has no times; `resample`: as in `as_series`.
     - `calendar`: take months, quarters and working days as steps, as in `as_series`.
 
     **Raises:** `FileNotFoundError`; `ValueError` for another kind of file, an unknown or empty choice of columns,
-    a file that cannot be read as its ending says, and all that `as_series` refuses.
+    a file that cannot be read as its ending says, and all that `as_series` refuses; of a CSV file with the line, as an
+    editor counts it.
     """
     path = Path(path)
     if not path.is_file():
@@ -45,8 +49,18 @@ def read_series(
         raise ValueError(f"{path.name} must end in one of {', '.join(readers)}: got {path.suffix or 'no ending'!r}.")
     if columns is not None and not columns:
         raise ValueError("columns must name at least one column: got none.")
+    columns = None if columns is None else several_names(columns)
     data = readers[path.suffix.lower()](path, columns)
-    return as_series(data, time_step=time_step, resample=resample, calendar=calendar)
+    where = _lines(path, len(data)) if path.suffix.lower() == ".csv" else row_number
+    return checked(data, time_step=time_step, resample=resample, calendar=calendar, where=where)
+
+
+def _lines(path: Path, rows: int) -> Callable[[int], str]:
+    """In which line of a CSV file a row of its table stands, counted as editors do: the names are in line 1."""
+    with open(path, encoding="utf-8-sig") as file:
+        held = [number for number, line in enumerate(file, 1) if line.strip()]
+    one_each = len(held) == rows + 1  # not so where a cell goes over several lines
+    return lambda row: f"line {held[row + 1]}" if one_each else row_number(row)
 
 
 def _chosen(found: Sequence[str], columns: Sequence[str] | None, path: Path) -> list[str]:
@@ -88,8 +102,11 @@ def _dates(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     try:
         return pd.DatetimeIndex(pd.to_datetime(column, format="ISO8601"))
     except (ValueError, TypeError) as error:
+        strange = (pd.to_datetime(column, format="ISO8601", errors="coerce").isna() & column.notna()).to_numpy()
+        row = int(np.argmax(strange))
+        told = f"got {column.iloc[row]!r} at {_lines(path, len(column))(row)}." if strange.any() else str(error)
         raise ValueError(
-            f"{path.name}: column {column.name!r} must hold numbers or dates (2020-01-31 13:00): {error}"
+            f"{path.name}: column {column.name!r} must hold numbers or dates (2020-01-31 13:00): {told}"
         ) from error
 
 

@@ -74,11 +74,34 @@ def test_bad_files_are_named(tmp_path, table):
     with pytest.raises(ValueError, match="cannot be read as a plain .npy array"):
         read_series(tmp_path / "objects.npy")
     (tmp_path / "word.csv").write_text("time,u\n0,1.0\n1,oops\n2,3.0\n")
-    with pytest.raises(ValueError, match="column 'u' must hold numbers"):
+    with pytest.raises(ValueError, match=r"column 'u' must hold numbers: got .* \('oops' at line 3\)"):
         read_series(tmp_path / "word.csv")
     (tmp_path / "when.csv").write_text("time,u\nmonday,1.0\ntuesday,2.0\n")
-    with pytest.raises(ValueError, match="column 'time' must hold numbers or dates"):
+    with pytest.raises(ValueError, match=r"column 'time' must hold numbers or dates .*: got 'monday' at line 2"):
         read_series(tmp_path / "when.csv")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("time,u\n0,1\n\n1,oops\n2,3\n", r"'oops' at line 4"),
+        ("time,u\n0,1\n1,inf\n2,3\n", r"'u' is inf at line 3"),
+        ("time,u\n0,1\n1,2\n1,3\n", r"they repeat at line 4 \("),
+        ("time,u\n0,1\n1,2\n2,3\n7,3\n", r"the step before line 5 is 5 where"),
+        ('name,u\n"a\nb",1\nc,oops\n', r"column 'name' must hold numbers.* at row 0"),  # a cell of two lines
+    ],
+)
+def test_the_lines_of_a_csv_file_are_counted_as_an_editor_does(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_series(tmp_path / "a.csv")
+
+
+def test_a_column_alone_may_be_a_text(table):
+    path, _ = table
+    assert read_series(path, columns="u").names == ("u",)
+    with pytest.raises(ValueError, match="has no column 'uv': it has 'u', 'v'"):
+        read_series(path, columns="uv")
 
 
 @pytest.mark.parametrize("separator, decimal", [(",", "."), (";", "."), (";", ","), ("\t", ".")])

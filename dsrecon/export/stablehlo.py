@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Inexact
 
+from dsrecon._checks import several_names
 from dsrecon._files import write_whole
 from dsrecon.cell import AbstractCell
 from dsrecon.export.describe import cell_of, described, dtype_of, input_size, text_of
@@ -78,6 +79,7 @@ def export_stablehlo(
     for name, value in (("steps", steps), ("batch", batch)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, or None: got {value}.")
+    platforms = several_names(platforms)
     if not platforms or not set(platforms) <= set(_KNOWN):
         raise ValueError(f"platforms must be some of {_KNOWN}: got {tuple(platforms)}.")
     cell_of(model)

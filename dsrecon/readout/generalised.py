@@ -150,6 +150,8 @@ def check_counts(xs: np.ndarray, families: tuple[str, ...], names: tuple[str, ..
 
 
 def _check_families(families: tuple[str, ...]) -> None:
+    if isinstance(families, str):
+        raise ValueError(f"families must be a tuple of names, one a channel, ({families!r},) say: got {families!r}.")
     if not families:
         raise ValueError("families must name one family a channel: got none.")
     for i, family in enumerate(families):

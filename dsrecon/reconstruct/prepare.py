@@ -51,6 +51,9 @@ def kinds_of(
         made = eqx.filter_eval_shape(readout, jax.random.key(0))
         kinds = made.families if isinstance(made, GeneralisedReadout) else None
     elif families is not None:
+        if not isinstance(families, Mapping):
+            example = {names[0]: families if isinstance(families, str) else "poisson"}
+            raise ValueError(f"families must be a mapping from variable to family, {example} say: got {families!r}.")
         unknown = [name for name in families if name not in names]
         if unknown:
             raise ValueError(f"families must name variables of the series, {names}: got {unknown[0]!r}.")

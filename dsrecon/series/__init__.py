@@ -10,3 +10,4 @@ from dsrecon.series.resample import filled as filled
 from dsrecon.series.trials import aligned as aligned
 from dsrecon.series.trials import as_inputs as as_inputs
 from dsrecon.series.trials import as_trials as as_trials
+from dsrecon.series.trials import refuse_names as refuse_names

@@ -1,5 +1,6 @@
 """Tables, times, names and units out of pandas and xarray."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,19 @@ def from_xarray(data: xr.DataArray):
     return data.values, times, found, units, unit
 
 
-def from_pandas(data: pd.Series | pd.DataFrame):
-    """The same of a pandas object: its index is time."""
+def row_number(row: int) -> str:
+    """Where a row of data is, in words."""
+    return f"row {row}"
+
+
+def from_pandas(data: pd.Series | pd.DataFrame, where: Callable[[int], str] = row_number):
+    """The same of a pandas object: its index is time; `where` says where a row is."""
     frame = data.to_frame() if isinstance(data, pd.Series) else data
     for name, dtype in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
             row, bad = first_word(frame[name].tolist())
             raise ValueError(
-                f"column {str(name)!r} must hold numbers: got {dtype} ({bad!r} at row {row}). "
+                f"column {str(name)!r} must hold numbers: got {dtype} ({bad!r} at {where(row)}). "
                 "Convert it, or choose the columns to fit (on the command line: --columns)."
             )
     index = frame.index

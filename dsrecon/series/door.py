@@ -1,7 +1,7 @@
 """The door for data: a measured series, checked and in one form."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dsrecon._checks import real, several_names
 from dsrecon.series.clock import Clock, Series
-from dsrecon.series.convert import from_pandas, from_xarray
+from dsrecon.series.convert import from_pandas, from_xarray, row_number
 from dsrecon.series.resample import elapsed, resampled
 
 
@@ -41,6 +42,23 @@ def as_series(
     that repeat, go back or (without `resample`) are not equidistant, and contradictions between arguments and data.
     Each names what came in.
     """
+    return checked(data, time_step=time_step, names=names, resample=resample, calendar=calendar)
+
+
+def checked(
+    data: Any,
+    *,
+    time_step: float | None,
+    names: Sequence[str] | None = None,
+    resample: float | None,
+    calendar: bool,
+    where: Callable[[int], str] = row_number,
+) -> Series:
+    """`as_series`; `where` says where a row of the data is, in what is raised: in which line of a file, say."""
+    if isinstance(resample, str):
+        raise ValueError(
+            f"resample must be a number, the step in the unit of the times (seconds for dates): got {resample!r}."
+        )
     if isinstance(data, str | os.PathLike):
         raise ValueError(f"data must be a series: got {str(data)!r}. Read a file with `dsrecon.read_series`.")
     if isinstance(data, Series):
@@ -52,7 +70,7 @@ def as_series(
     if isinstance(data, xr.DataArray):
         table, times, found, units, unit = from_xarray(data)
     elif isinstance(data, pd.Series | pd.DataFrame):
-        table, times, found, units, unit = from_pandas(data)
+        table, times, found, units, unit = from_pandas(data, where)
     else:
         table, times, found, units, unit = np.asarray(data), None, None, None, ""
     if table.ndim == 1:
@@ -65,21 +83,21 @@ def as_series(
     values = _numbers(table, names)
     if len(values) < 2:
         raise ValueError(f"data must hold at least 2 samples: got {len(values)}.")
-    if time_step is not None and not 0 < time_step < np.inf:
+    if time_step is not None and not 0 < real("time_step", time_step) < np.inf:
         raise ValueError(f"time_step must be positive and finite: got {time_step}.")
     if np.isinf(values).any():
         row, column = np.argwhere(np.isinf(values))[0]
         raise ValueError(
-            f"data must not hold infinity: {names[column]!r} is {values[row, column]} at row {row}. "
+            f"data must not hold infinity: {names[column]!r} is {values[row, column]} at {where(int(row))}. "
             "A value that was not observed is NaN."
         )
     if np.isnan(values).all():
         raise ValueError(f"data must hold observations: all {values.size} values are NaN.")
     if resample is not None:
         every = np.arange(len(values)) * (time_step or 1.0) if times is None else times
-        values, times = resampled(values, _increasing(every, unit)[0], resample)
+        values, times = resampled(values, _increasing(every, unit, where)[0], resample)
         time_step = None
-    clock = Clock(1.0 if time_step is None else time_step) if times is None else _clock(times, unit, calendar)
+    clock = Clock(1.0 if time_step is None else time_step) if times is None else _clock(times, unit, calendar, where)
     if time_step is not None and not np.isclose(clock.time_step, time_step, rtol=1e-3, atol=0):
         raise ValueError(f"time_step={time_step} contradicts the times of data, {clock.time_step} apart.")
     return Series(values, names, clock, tuple(units or [""] * len(names)))
@@ -97,6 +115,7 @@ def several(data: Any) -> bool:
 
 
 def _names(given: Sequence[str] | None, found: list[str] | None, count: int) -> tuple[str, ...]:
+    given = None if given is None else several_names(given)
     if given and found and tuple(given) != tuple(found):
         raise ValueError(f"names={tuple(given)} contradict those of data, {tuple(found)}. Rename the data instead.")
     names = tuple(given or found or [f"x{i}" for i in range(count)])
@@ -122,7 +141,7 @@ def _numbers(table: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     raise ValueError(f"data must hold real numbers: got dtype {table.dtype}.")
 
 
-def _increasing(times: np.ndarray, unit: str) -> tuple[np.ndarray, str]:
+def _increasing(times: np.ndarray, unit: str, where: Callable[[int], str]) -> tuple[np.ndarray, str]:
     """Times as numbers or datetime64[ns], strictly increasing, with their unit."""
     if np.issubdtype(times.dtype, np.timedelta64):
         times, unit = times / np.timedelta64(1, "s"), "s"
@@ -140,14 +159,14 @@ def _increasing(times: np.ndarray, unit: str) -> tuple[np.ndarray, str]:
         if bad.any():
             i = int(np.argmax(bad)) + 1
             raise ValueError(
-                f"times must increase: they {what} at row {i} ({times[i - 1]} then {times[i]}). "
+                f"times must increase: they {what} at {where(i)} ({times[i - 1]} then {times[i]}). "
                 "Sort the series and drop duplicates first."
             )
     return times, unit
 
 
-def _clock(times: np.ndarray, unit: str, calendar: bool) -> Clock:
-    times, unit = _increasing(times, unit)
+def _clock(times: np.ndarray, unit: str, calendar: bool, where: Callable[[int], str]) -> Clock:
+    times, unit = _increasing(times, unit, where)
     dates = np.issubdtype(times.dtype, np.datetime64)
     seconds = elapsed(times)
     gaps = np.diff(seconds)
@@ -162,7 +181,7 @@ def _clock(times: np.ndarray, unit: str, calendar: bool) -> Clock:
     if uneven.any():
         i = int(np.argmax(np.abs(gaps - usual))) + 1
         raise ValueError(
-            f"times must be equidistant: the step before row {i} is {gaps[i - 1]:.6g} where the usual one is "
+            f"times must be equidistant: the step before {where(i)} is {gaps[i - 1]:.6g} where the usual one is "
             f"{usual:.6g}. Resample the series (resample={usual:.6g} puts it on that step and leaves gaps as NaN; on "
             "the command line: --resample), or cut it there."
         )

@@ -69,6 +69,7 @@ def as_inputs(data: Any, trials: Sequence[Series]) -> tuple[Series, ...]:
     **Raises:** `ValueError` for inputs with missing values, another number of trials, another time step, other
     variables from trial to trial, or shorter than the observations.
     """
+    refuse_names(data)
     inputs = as_trials(data)
     if len(inputs) != len(trials):
         raise ValueError(f"inputs must be as many as the trials: got {len(inputs)} for {len(trials)}.")
@@ -76,6 +77,16 @@ def as_inputs(data: Any, trials: Sequence[Series]) -> tuple[Series, ...]:
         aligned(one, trial.clock, len(trial.values), i)
         for i, (one, trial) in enumerate(zip(inputs, trials, strict=True))
     )
+
+
+def refuse_names(inputs: Any) -> None:
+    """**Raises** `ValueError` for the names of inputs where the inputs themselves belong."""
+    listed = [inputs] if isinstance(inputs, str) else inputs
+    if isinstance(listed, list | tuple) and listed and all(isinstance(name, str) for name in listed):
+        raise ValueError(
+            f"inputs must be series, row for row with the observations, not names: got {inputs!r}. Of a table: "
+            f"inputs=table[{list(listed)}], and the other columns as the series."
+        )
 
 
 def aligned(inputs: Series, clock: Clock, rows: int, trial: int = 0) -> Series:
