@@ -1,4 +1,4 @@
-"""How a run ended (`RESULTS`), and the run itself (`Trajectory`)."""
+"""How a run ended (`RESULTS`), the run itself (`Trajectory`), and the settings of a fit as they are shown."""
 
 from typing import Any
 
@@ -25,7 +25,9 @@ class Trajectory(eqx.Module):
     """A run of a cell.
 
     - `zs`: states, `[t, m]`; `zs[t]` follows `inputs[t]`, and the initial state is not in it.
-    - `result`: a member of `RESULTS`. NaN is left where it arose; nothing is clipped.
+    - `result`: a member of `RESULTS`, shown as its message, which is empty for a run that ended well; compare it,
+      `run.result == RESULTS.successful`, one truth value a run of a batch. NaN is left where it arose; nothing is
+      clipped.
     - `stats`: facts of the run. `first_nonfinite` is the index into `zs` of the first state that is not
       finite, or `t` where all of them are; an iterative solver adds its own (`Newton` says which).
     """
@@ -33,3 +35,10 @@ class Trajectory(eqx.Module):
     zs: Inexact[Array, "*batch t m"]
     result: Any
     stats: dict[str, Array]
+
+
+class Settings(dict[str, Any]):
+    """Settings of a fit: a dict, name to `{"value", "reason"}`, that is shown as a line a setting."""
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name} = {s['value']!r} ({s['reason']})" for name, s in self.items()) or "{}"

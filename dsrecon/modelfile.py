@@ -25,6 +25,18 @@ from dsrecon._files import replacing
 
 FORMAT = "dsrecon-model"
 VERSION = 1
+_READERS = {
+    "Reconstruction": "dsrecon.load",
+    "Subjects": "dsrecon.load_subjects",
+    "Predictor": "dsrecon.forecast.load_predictor",
+}
+_KINDS = {
+    b"dsrecon-model": "It is a model file: dsrecon.load reads it.",
+    b"dsrecon-checkpoint": "It is the checkpoint of a fit: the same call with checkpoint= goes on from it.",
+    b"dsrecon-arrays": "It is the description of an export: dsrecon.read_arrays reads it.",
+    b"PK\x03\x04": "It is a zip archive, as exports are: dsrecon.read_arrays or dsrecon.load_stablehlo reads those.",
+}
+"""What is among the first bytes of a file, and what reads such a file."""
 _PLAIN = bool | int | float | str | None
 
 
@@ -49,7 +61,9 @@ def read_module(path: str | os.PathLike, expected: type) -> Any:
     """
     module = read_tree(path, FORMAT)
     if not isinstance(module, expected):
-        raise ValueError(f"{path} holds a {type(module).__name__}: wanted a {expected.__name__}.")
+        reader = _READERS.get(type(module).__name__)
+        hint = "" if reader is None else f" {reader} reads it."
+        raise ValueError(f"{path} holds a {type(module).__name__}: wanted a {expected.__name__}.{hint}")
     return module
 
 
@@ -76,7 +90,7 @@ def read_tree(path: str | os.PathLike, format: str) -> Any:
 
     **Raises:** `ValueError` as `read_module` does.
     """
-    content = Path(path).read_bytes()
+    content = _content(path, format)
     line, newline, body = content.partition(b"\n")
     try:
         header = json.loads(line)
@@ -85,7 +99,7 @@ def read_tree(path: str | os.PathLike, format: str) -> Any:
     if not isinstance(header, dict) or header.get("format") != format:
         cut = format.encode() in line and not newline
         what = "cut short inside its header" if cut else f"not a {format.replace('-', ' ')} file"
-        raise ValueError(f"{path} is {what} (it begins with {content[:32]!r}).")
+        raise ValueError(f"{path} is {what} (it begins with {content[:32]!r}).{_other_reader(content, format)}")
     written, size, tree = (header.get(k) for k in ("version", "bytes", "tree"))
     if not (isinstance(written, int) and isinstance(size, int) and isinstance(tree, dict)):
         raise ValueError(f"{path} is damaged: its header lacks a version, a size or a structure.")
@@ -99,6 +113,32 @@ def read_tree(path: str | os.PathLike, format: str) -> Any:
     if _checksum(tree, body) != header.get("sha256"):
         raise ValueError(f"{path} is damaged: its content does not have the checksum that was written with it.")
     return _decode(tree, io.BytesIO(body), str(path))
+
+
+def _content(path: str | os.PathLike, format: str) -> bytes:
+    """The bytes of a file. **Raises:** `ValueError` for what is no path, and for a folder: which file of it to read."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be that of a file: got {path!r}.")
+    path = Path(path)
+    if path.is_dir():
+        kind = format.replace("-", " ")
+        found = [file for file in sorted(path.iterdir()) if file.is_file() and _begins(file, format)]
+        if not found:
+            raise ValueError(f"{path} is a folder, and no {kind} file is in it.")
+        raise ValueError(f"{path} is a folder: read the {kind} file in it, {' or '.join(map(repr, map(str, found)))}.")
+    return path.read_bytes()
+
+
+def _begins(file: Path, format: str) -> bool:
+    """Whether a file says that it is of this format."""
+    with open(file, "rb") as opened:
+        return format.encode() in opened.read(64)
+
+
+def _other_reader(content: bytes, format: str) -> str:
+    """What reads a file of another kind of this package, as a sentence; nothing for a foreign file."""
+    said = [reader for mark, reader in _KINDS.items() if mark in content[:64] and mark != format.encode()]
+    return f" {said[0]}" if said else ""
 
 
 def _write(path: str | os.PathLike, tree: Any, format: str, name: str) -> Path:

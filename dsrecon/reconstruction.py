@@ -15,8 +15,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Inexact
 
-from dsrecon._checks import whole
-from dsrecon._results import Trajectory
+from dsrecon._checks import counted, whole
+from dsrecon._results import Settings, Trajectory
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
@@ -24,7 +24,7 @@ from dsrecon.evolve import evolve
 from dsrecon.modelfile import read_module, write_module
 from dsrecon.readout import AbstractReadout, Forced, Forcing, GeneralisedReadout
 from dsrecon.scaler import Scaler
-from dsrecon.series import Clock, Series, aligned, as_series, filled, labelled
+from dsrecon.series import Clock, Series, aligned, as_series, filled, labelled, refuse_names
 
 _NO_RUNS: dict[str, Any] = {"coords": {}, "attrs": {}, "dims": {}, "data_vars": {}}
 
@@ -60,9 +60,9 @@ class Reconstruction(eqx.Module):
     validation_inputs: np.ndarray | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the fit: name to `{"value", "reason"}`."""
-        return json.loads(self.record).get("settings", {})
+    def settings(self) -> Settings:
+        """Settings of the fit, a dict: name to `{"value", "reason"}`. It is shown as a line a setting."""
+        return Settings(json.loads(self.record).get("settings", {}))
 
     @property
     def runs(self) -> xr.Dataset:
@@ -227,7 +227,11 @@ class Reconstruction(eqx.Module):
         of the context and of the `steps` after it, one below the other; `throw`: raise on divergence.
 
         **Returns:** `DataArray(time, variable)` in the units of the data; time goes on where the context ends.
+
+        **Raises:** `ValueError` for a context that does not fit, inputs likewise, and `steps` that is no count;
+        `RuntimeError` naming the step when the run diverges.
         """
+        steps = counted("steps", steps)
         try:
             series = self.matched(as_series(context))
         except ValueError as error:
@@ -288,6 +292,7 @@ class Reconstruction(eqx.Module):
             return None
         if inputs is None:
             raise ValueError(f"inputs must be given: the model is driven by {self.input_names}.")
+        refuse_names(inputs)
         found = as_series(inputs)
         anonymous = tuple(f"x{i}" for i in range(len(found.names)))
         if found.names not in (self.input_names, anonymous) or len(found.names) != len(self.input_names):

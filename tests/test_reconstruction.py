@@ -1,5 +1,6 @@
 """A reconstruction in the coordinates of the data, its model file, and its scaler."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,9 @@ from helpers import stirred
 from jaxtyping import Array
 
 from dsrecon.cell import AbstractCell, dense_jacobian
-from dsrecon.modelfile import FORMAT, VERSION, read_module, write_module
+from dsrecon.export import export_arrays
+from dsrecon.forecast import RidgeEstimator, load_predictor
+from dsrecon.modelfile import FORMAT, VERSION, read_module, write_module, write_tree
 from dsrecon.models import ALRNN, ClippedShallowPLRNN
 from dsrecon.readout import IdentityReadout
 from dsrecon.reconstruction import Reconstruction, load
@@ -192,7 +195,7 @@ def test_a_context_of_another_kind_is_refused(model, context, message):
 
 
 def test_a_forecast_of_no_steps_is_refused(model):
-    with pytest.raises(ValueError, match="steps must be at least 1: got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 on: got 0"):
         model.forecast(DATA[:5], 0)
 
 
@@ -343,7 +346,7 @@ def test_a_flipped_byte_in_the_header_is_found_or_harmless(file, model):
 )
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "other").write_bytes(content)
-    with pytest.raises(ValueError, match=r"other is not a dsrecon model file \(it begins with b"):
+    with pytest.raises(ValueError, match=r"other is not a dsrecon model file \(it begins with b.*\)\.$"):
         load(tmp_path / "other")
 
 
@@ -405,8 +408,43 @@ def test_a_class_with_other_fields_is_refused(file):
 
 def test_a_module_of_another_kind_is_refused(model, tmp_path):
     write_module(tmp_path / "cell.eqx", model.cell)
-    with pytest.raises(ValueError, match=r"holds a ALRNN: wanted a Reconstruction"):
+    with pytest.raises(ValueError, match=r"holds a ALRNN: wanted a Reconstruction\.$"):
         load(tmp_path / "cell.eqx")
+    model.save(tmp_path / "model.eqx")
+    with pytest.raises(ValueError, match=r"holds a Reconstruction: wanted a Predictor\. dsrecon\.load reads it"):
+        load_predictor(tmp_path / "model.eqx")
+    predictor = RidgeEstimator(penalty=1.0).fit(np.sin(np.arange(60.0)), horizon=3, validation=0.0)
+    predictor.save(tmp_path / "forecaster.model")
+    with pytest.raises(ValueError, match=r"wanted a Reconstruction\. dsrecon\.forecast\.load_predictor reads it"):
+        load(tmp_path / "forecaster.model")
+
+
+def test_a_file_of_another_kind_is_told_its_reader(model, tmp_path):
+    write_tree(tmp_path / "fit.checkpoint", {"at": 3}, "dsrecon-checkpoint")
+    export_arrays(model, tmp_path / "arrays")
+    for name, message in (
+        ("fit.checkpoint", r"It is the checkpoint of a fit: the same call with checkpoint= goes on from it"),
+        ("arrays.json", r"It is the description of an export: dsrecon\.read_arrays reads it"),
+        ("arrays.npz", r"It is a zip archive, as exports are: dsrecon\.read_arrays or"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} is not a dsrecon model file.*{message}"):
+            load(tmp_path / name)
+
+
+def test_of_a_folder_the_file_to_read_is_named(model, tmp_path):
+    (tmp_path / "report.md").write_text("dsrecon")
+    with pytest.raises(ValueError, match=r"is a folder, and no dsrecon model file is in it"):
+        load(tmp_path)
+    model.save(tmp_path / "model.eqx")
+    with pytest.raises(ValueError, match=r"is a folder: read the dsrecon model file in it, '.*model\.eqx'"):
+        load(tmp_path)
+
+
+def test_settings_are_a_dict_that_is_shown_as_a_line_a_setting(model):
+    record = {"settings": {"steps": {"value": 2000, "reason": "given"}, "runs": {"value": 8, "reason": "default"}}}
+    settings = dataclasses.replace(model, record=json.dumps(record)).settings
+    assert settings == record["settings"] and json.loads(json.dumps(settings)) == settings
+    assert str(settings) == repr(settings) == "steps = 2000 (given)\nruns = 8 (default)"
 
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from dsrecon._results import Settings
 from dsrecon.forecast.intervals import AbstractIntervals, Conformal, Errors, check_levels
 from dsrecon.forecast.run import Members, forecasts
 from dsrecon.forecast.task import Impute, Stretch, as_panel, beside, imputed, known_beside, on_device
@@ -68,9 +69,9 @@ class Predictor(eqx.Module):
         return self.members.model.horizon
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the fit: name to `{"value", "reason"}`."""
-        return json.loads(self.record)["settings"]
+    def settings(self) -> Settings:
+        """Settings of the fit, a dict: name to `{"value", "reason"}`. It is shown as a line a setting."""
+        return Settings(json.loads(self.record)["settings"])
 
     @property
     def end(self) -> Clock:

@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Array, Float, PyTree
 
 from dsrecon._checks import random_key
+from dsrecon._results import Settings
 from dsrecon._types import Key
 from dsrecon.cell import AbstractCell, AbstractFamily
 from dsrecon.modelfile import read_module, write_module
@@ -87,8 +88,8 @@ class Subjects(eqx.Module):
         return xr.Dataset(found, {"subject": list(self.names)})
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the fit: name to `{"value", "reason"}`."""
+    def settings(self) -> Settings:
+        """Settings of the fit, a dict: name to `{"value", "reason"}`. It is shown as a line a setting."""
         return self.first.settings
 
     def save(self, path: str | os.PathLike, *, data: bool = True) -> Path:
