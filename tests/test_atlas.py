@@ -236,9 +236,9 @@ def test_a_perfect_member_scores_about_its_floor_against_the_truth(atlas, data):
         ({"alphas": (0.1, 1.5)}, r"alphas must be different numbers in \[0, 1\].*got \(0.1, 1.5\)"),
         ({"alphas": ()}, r"alphas must be different numbers.*got \(\)"),
         ({"alphas": (0.1,), "interval": 4}, "give alphas or interval, not both.*interval=4"),
-        ({"interval": 0}, "interval must be at least 1: got 0"),
-        ({"seeds": 0}, "seeds must be an integer of at least 1: got 0"),
-        ({"state_size": 0, "pwl_units": (0,)}, "state_size must be an integer of at least 1: got 0"),
+        ({"interval": 0}, "interval must be a whole number from 1 on: got 0"),
+        ({"seeds": 0}, "seeds must be a whole number from 1 on: got 0"),
+        ({"state_size": 0, "pwl_units": (0,)}, "state_size must be a whole number from 1 on: got 0"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_fitted(settings, words):

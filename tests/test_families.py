@@ -412,9 +412,10 @@ def test_a_new_subject_learns_its_features_alone(subjects, optimiser_promotion):
         (lambda: reconstruct_subjects(TRIALS[:1]), "at least 2 subjects: got 1. For one use reconstruct"),
         (lambda: reconstruct_subjects(TRIALS[0]), "at least 2 subjects: got 1"),
         (lambda: reconstruct_subjects(TRIALS, names=["a", "b"]), r"names must be 3.*got \('a', 'b'\)"),
+        (lambda: reconstruct_subjects(TRIALS, names="abc"), r"names must be 3.*got \('abc',\)"),
         (lambda: reconstruct_subjects(TRIALS, names=["a", "b", "b"]), "names must be 3, one a subject, and differ"),
-        (lambda: reconstruct_subjects(TRIALS, features=-1), "features must be an integer of at least 0: got -1"),
-        (lambda: reconstruct_subjects(TRIALS, runs=0), "runs must be an integer of at least 1: got 0"),
+        (lambda: reconstruct_subjects(TRIALS, features=-1), "features must be a whole number from 0 on: got -1"),
+        (lambda: reconstruct_subjects(TRIALS, runs=0), "runs must be a whole number from 1 on: got 0"),
         (
             lambda: reconstruct_subjects([*TRIALS, np.ones((90, 3))], names=list("abcd")),
             "trials must have the same variables",

@@ -146,9 +146,9 @@ def test_save_and_load_keep_the_record(fitted, tmp_path):
         ({"interval": 0}, "interval must be at least 1: got 0"),
         ({"alpha": 0.1, "interval": 4}, "alpha or interval, not both"),
         ({"alpha": [0.1, 0.2], "interval": 4}, "alpha or interval, not both"),
-        ({"evaluations": 0}, "evaluations must be an integer of at least 1: got 0"),
+        ({"evaluations": 0}, "evaluations must be a whole number from 1 on: got 0"),
         ({"learning_rate": (1e-3, 1e-4), "optimiser": optax.sgd(0.1)}, "give learning_rate or optimiser, not both"),
-        ({"runs": 0}, "runs must be an integer of at least 1: got 0"),
+        ({"runs": 0}, "runs must be a whole number from 1 on: got 0"),
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"length": 5000}, "too short for one window: 1200 samples"),
         ({"validation": 0.9}, "validation must lie between 0.05 and 0.5: got 0.9"),
@@ -166,6 +166,8 @@ def test_bad_series_are_named(truth):
     values = np.array(truth.values[:1000])
     with pytest.raises(ValueError, match="too short: 100 samples"):
         reconstruct(values[:100])
+    with pytest.raises(ValueError, match=r"too short: 3 samples.* It has 300 variables in 3 rows: transposed\?"):
+        reconstruct(values[:300].T)
     constant = values.copy()
     constant[:, 1] = 4.0
     with pytest.raises(ValueError, match="column 'x1' must vary: it is constant"):

@@ -495,7 +495,7 @@ def test_the_bar_is_silent_but_on_a_terminal(capsys):
     [
         ({"steps": 0}, r"steps and every must be at least 1: got 0 and None"),
         ({"every": 0}, r"steps and every must be at least 1: got 12 and 0"),
-        ({"threads": 0}, r"threads must be at least 1: got 0"),
+        ({"threads": 0}, r"threads must be a whole number from 1 on: got 0"),
         ({"key": jax.random.split(KEY, 2)}, r"ensemble of 2 runs needs that leading axis: got \(3, 2\)"),
         ({"state": {"alpha": jnp.ones(2)}}, r"ensemble of 3 runs needs that leading axis: got \(2,\)"),
         ({"key": jax.random.split(KEY, (3, 1))}, r"key must be one key or keys \[r\]: got shape \(3, 1\)"),

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import xarray as xr
 
+from dsrecon._checks import counted
 from dsrecon._types import Devices, Key
 from dsrecon.models import ALRNN
 from dsrecon.readout import AbstractReadout
@@ -241,8 +242,7 @@ def _checked(
     state_size: int, pwl_units: Sequence[int], alphas: Sequence[float] | None, interval: int | None, seeds: int
 ) -> tuple[int, ...]:
     """The numbers of units; see `seed_atlas` for what is raised."""
-    if not isinstance(state_size, int) or state_size < 1:
-        raise ValueError(f"state_size must be an integer of at least 1: got {state_size}.")
+    counted("state_size", state_size)
     units = tuple(pwl_units) if isinstance(pwl_units, Sequence) and not isinstance(pwl_units, str) else ()
     whole = all(isinstance(p, int | np.integer) and 0 <= p <= state_size for p in units)
     if not units or not whole or len(set(units)) != len(units):
@@ -250,12 +250,11 @@ def _checked(
             f"pwl_units must be different integers between 0 and state_size={state_size}, at least one: "
             f"got {pwl_units}."
         )
-    if not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds must be an integer of at least 1: got {seeds}.")
+    counted("seeds", seeds)
     if alphas is not None and interval is not None:
         raise ValueError(f"give alphas or interval, not both: got alphas={alphas} and interval={interval}.")
-    if interval is not None and interval < 1:
-        raise ValueError(f"interval must be at least 1: got {interval}.")
+    if interval is not None:
+        counted("interval", interval)
     if alphas is not None:
         strengths = tuple(alphas)
         if not strengths or not all(0 <= a <= 1 for a in strengths) or len(set(strengths)) != len(strengths):

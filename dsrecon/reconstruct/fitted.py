@@ -12,7 +12,7 @@ import optax
 import xarray as xr
 from jaxtyping import PyTree
 
-from dsrecon._checks import random_key
+from dsrecon._checks import counted, random_key
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.embedding import Embedding
@@ -25,7 +25,7 @@ from dsrecon.reconstruct.plan import Plan, plain
 from dsrecon.reconstruct.prepare import Data, kinds_of, prepared
 from dsrecon.reconstruct.record import course, curves, table
 from dsrecon.reconstruct.select import LONGEST_RUN
-from dsrecon.reconstruct.start import check_numbers, models, optimiser_of, sampler_of
+from dsrecon.reconstruct.start import check_makers, check_numbers, models, optimiser_of, sampler_of
 from dsrecon.reconstruction import Reconstruction
 from dsrecon.series import Series, as_inputs, as_trials
 from dsrecon.training import Adaptive, Estimator, History, Penalty, fit, penalised
@@ -135,13 +135,11 @@ def fitted(
     """
     counts = {"lag": lag, "dimension": dimension, "interval": interval, "length": length, "batch": batch}
     check_numbers(alpha, {"noise": noise, "validation": validation}, counts | {"steps": steps, "threads": threads})
+    check_makers(cell, readout)
     trials = as_trials(series, time_step=time_step, resample=resample)
     driving = None if inputs is None else as_inputs(inputs, trials)
     key = random_key(key)
-    if not isinstance(runs, int) or runs < 1:
-        raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
-    if not isinstance(evaluations, int) or evaluations < 1:
-        raise ValueError(f"evaluations must be an integer of at least 1: got {evaluations}.")
+    runs, evaluations = counted("runs", runs), counted("evaluations", evaluations)
     plan = Plan({"runs": runs}, {"runs": "given" if runs != 8 else "default: enough to see the scatter of fits"})
     kinds = kinds_of(families, readout, trials)
     embedding, choice = embedding_of(trials, lag, dimension, validation, plan)

@@ -51,7 +51,7 @@ def embedding_of(
     if samples < MIN_SAMPLES:
         raise ValueError(
             f"the series is too short: {samples} samples, where training and validation windows need "
-            f"at least {MIN_SAMPLES}."
+            f"at least {MIN_SAMPLES}.{_transposed(trials)}"
         )
     if len(trials[0].names) > 1:
         if lag is not None or dimension is not None:
@@ -70,6 +70,14 @@ def embedding_of(
     if found.dimension == 1:
         return None, found
     return Embedding(found.lag, found.dimension), found
+
+
+def _transposed(trials: Sequence[Series]) -> str:
+    """A question, where all trials are wider than long; else nothing."""
+    rows, columns = trials[0].values.shape
+    if any(len(trial.values) >= len(trial.names) for trial in trials):
+        return ""
+    return f" It has {columns} variables in {rows} rows: transposed? Rows are samples, columns variables."
 
 
 def parted(

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import xarray as xr
 
-from dsrecon._checks import random_key
+from dsrecon._checks import counted, random_key
 from dsrecon._types import Key
 from dsrecon.reconstruct.couplings import cut, held, matrices, zeros
 from dsrecon.reconstruct.fitted import Fitted, fitted
@@ -182,9 +182,7 @@ def pruning_curve(
     strengths = tuple(shares)
     if not strengths or not all(0 <= s <= 1 for s in strengths) or len(set(strengths)) != len(strengths):
         raise ValueError(f"shares must be different numbers in [0, 1], at least one: got {shares}.")
-    for name, value in (("rounds", rounds), ("runs", runs)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1: got {value}.")
+    rounds, runs = counted("rounds", rounds), counted("runs", runs)
     names = matrices(reconstruction.cell, which)
     alpha, interval = _forcing(reconstruction, alpha, interval)
     validation = _as_fitted(reconstruction, "validation", validation)

@@ -69,6 +69,16 @@ def models(cell, readout, kinds, n: int, parts: Parts, runs: int, key: Key, plan
     return model
 
 
+def check_makers(cell: Any, readout: Any) -> None:
+    """**Raises** `ValueError` for a class, or what cannot be called, where a function from a key is wanted."""
+    for name, given, what in (("cell", cell, "a cell or a function"), ("readout", readout, "a function")):
+        wanted = f"{name} must be {what} from a key to a {name}"
+        if isinstance(given, type):
+            raise ValueError(f"{wanted}, lambda key: {given.__name__}(..., key=key) say: got {given.__name__} itself.")
+        if given is not None and not isinstance(given, AbstractCell) and not callable(given):
+            raise ValueError(f"{wanted}: got {type(given).__name__}.")
+
+
 def _check_driven(cell: AbstractCell, size: int) -> None:
     """**Raises** `ValueError` for a cell that takes no inputs, or another number of them."""
     z = jnp.zeros(cell.state_size)

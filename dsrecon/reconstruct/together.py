@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from dsrecon._checks import random_key
+from dsrecon._checks import counted, random_key, several_names
 from dsrecon._types import Devices, Key
 from dsrecon.cell import AbstractCell
 from dsrecon.models.hierarchical import Hierarchical, Leaves
@@ -24,7 +24,7 @@ from dsrecon.reconstruct.plan import Plan, plain
 from dsrecon.reconstruct.prepare import Data, kinds_of, prepared
 from dsrecon.reconstruct.record import table
 from dsrecon.reconstruct.select import LONGEST_RUN, begun, evaluator
-from dsrecon.reconstruct.start import check_numbers, models, optimiser_of, sampler_of
+from dsrecon.reconstruct.start import check_makers, check_numbers, models, optimiser_of, sampler_of
 from dsrecon.reconstruct.subjects import Subjects, anchored, cell_of
 from dsrecon.series import Series, as_inputs, as_trials, filled
 from dsrecon.training import fit
@@ -88,19 +88,17 @@ def reconstruct_subjects(
     """
     counts = {"lag": lag, "dimension": dimension, "interval": interval, "length": length, "batch": batch}
     check_numbers(alpha, {"noise": noise, "validation": validation}, counts | {"steps": steps, "threads": threads})
+    check_makers(cell, readout)
     series = as_trials(trials, time_step=time_step, resample=resample)
     names = _names(names, len(series))
     driving = None if inputs is None else as_inputs(inputs, series)
     key = random_key(key)
-    if not isinstance(runs, int) or runs < 1:
-        raise ValueError(f"runs must be an integer of at least 1: got {runs}.")
-    if not isinstance(features, int) or features < 0:
-        raise ValueError(f"features must be an integer of at least 0: got {features}.")
+    runs, features = counted("runs", runs), counted("features", features, 0)
     plan = Plan({"runs": runs}, {"runs": "given" if runs != 8 else "default: enough to see the scatter of fits"})
     plan.choose("subjects", len(series), None, "")
     plan.choose("features", None if features == 2 else features, features, "default")
     if individual is not None:
-        plan.choose("individual", "a function" if callable(individual) else list(individual), None, "")
+        plan.choose("individual", "a function" if callable(individual) else several_names(individual), None, "")
     embedding, choice = embedding_of(series, lag, dimension, validation, plan)
     parts = _parted(series, driving, embedding, validation, names)
     plan.choose("validation", None if validation == 0.2 else validation, validation, "default")
@@ -173,7 +171,7 @@ def _subjects(found: Fitted, each: Sequence[Evaluate], names: tuple[str, ...]) -
 def _names(names: Sequence[str] | None, subjects: int) -> tuple[str, ...]:
     if subjects < 2:
         raise ValueError(f"trials must be a list of at least 2 subjects: got {subjects}. For one use reconstruct.")
-    found = tuple(str(i) for i in range(subjects)) if names is None else tuple(names)
+    found = tuple(str(i) for i in range(subjects)) if names is None else tuple(several_names(names))
     if len(found) != subjects or len(set(found)) < subjects:
         raise ValueError(f"names must be {subjects}, one a subject, and differ: got {found}.")
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
+from dsrecon._checks import counted
 from dsrecon._types import Devices
 
 
@@ -45,8 +46,7 @@ def _by_threads(runs: int, threads: int | None) -> list[slice]:
 
     A number of runs that the cores do not divide, such as 5 on 2, goes one by one, so that none is idle.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1: got {threads}.")
+    threads = None if threads is None else counted("threads", threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = threads or (cores if jax.default_backend() == "cpu" else 1)
     count = max(n for n in range(1, min(wanted, runs) + 1) if runs % n == 0)
