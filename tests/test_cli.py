@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import subprocess
+from importlib.metadata import version
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from dsrecon import cli, datasets, plot, reconstruct, symbolic
 from dsrecon.cli import demos, fits, folder, heart
+from dsrecon.cli.report import scores_table
 from dsrecon.measures import score
 from dsrecon.models import ALRNN
 from dsrecon.readout import IdentityReadout
@@ -282,7 +284,7 @@ def quick(monkeypatch):
 
 def test_fit_writes_a_whole_run_folder_that_the_other_commands_read(quick, run, tmp_path):
     out = tmp_path / "fitted"
-    command("fit", tmp_path / "lorenz.csv", "--out", out)
+    done = command("fit", tmp_path / "lorenz.csv", "--out", out)
     assert {p.name for p in out.iterdir()} == set(RUN_FOLDER) and len(quick) == 1
     chosen = {name: value for name, value in quick[0].items() if value is not None}
     assert chosen == {"key": 0, "checkpoint": out / "fit.checkpoint"}, "no hyperparameter is passed"
@@ -293,7 +295,30 @@ def test_fit_writes_a_whole_run_folder_that_the_other_commands_read(quick, run, 
     assert written - page == {*RUN_FOLDER, "graph.dot", "scores-lorenz.json"} and "symbols.md" in written
     measures = xr.load_dataset(out / "scores.nc", engine="h5netcdf")["measure"].values.tolist()
     assert measures == [row["measure"] for row in json.loads((out / "scores.json").read_text())]
-    assert all(title in (out / "report.md").read_text() for title in ("## Scores", "## Choices", "## Symbols"))
+    said = (out / "report.md").read_text()
+    assert all(title in said for title in ("## Scores", "## Choices", "## Symbols"))
+    for text in (done.stdout, said):  # what chose the run is not in the table of scores
+        assert "Left out, since nothing can be read off them here: d_stsp: from 10,000 samples on" in text
+        assert "The run was chosen by d_stsp (and d_h) all the same" in text
+    assert (
+        "16 starts of 5,000 steps each" in said and "one free run of 20,000 steps" in (out / "symbols.md").read_text()
+    )
+
+
+def test_fit_passes_on_how_long_and_how_many(quick, run, tmp_path):
+    command("fit", tmp_path / "lorenz.csv", "--out", tmp_path / "fitted", "--steps", 300, "--runs", 2)
+    assert quick[0]["steps"] == 300 and quick[0]["runs"] == 2
+    assert "--runs" in command("fit", tmp_path / "lorenz.csv", "--runs", 0, code=2).output
+
+
+def test_the_version_is_told():
+    assert command("--version").stdout == f"dsrecon {version('dsrecon')}\n"
+
+
+def test_scores_that_are_lower_bounds_are_told_below_the_table(truth, model):
+    table = score(model, truth, steps=300)
+    table.attrs |= {"capped": "the floor of vpt is at least 3", "warning": ""}
+    assert "\n\nThe floor of vpt is at least 3.\n\nLeft out" in scores_table(table)
 
 
 def test_several_files_are_several_trials_and_inputs_are_no_variables(quick, truth, tmp_path, monkeypatch):

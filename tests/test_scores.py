@@ -1,6 +1,7 @@
 """Scores of a reconstruction: mixtures, forecast horizons, gaps, negative controls and what may be read."""
 
 import json
+import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from dsrecon.measures.controls import controls, disorder
 from dsrecon.measures.distances import distances, offered
 from dsrecon.measures.gaps import filled, observed
 from dsrecon.measures.horizon import analogue_horizon, valid_prediction_time
+from dsrecon.measures.lyapunov import Exponents
 from dsrecon.measures.mixture import d_stsp_mixture, d_transition, transition_lag, transitions
 from dsrecon.measures.prediction import analogue_error, prediction_error
 from dsrecon.measures.rank import floors, rank
@@ -398,6 +400,37 @@ def test_a_perfect_model_scores_its_floor_and_every_row_is_complete(quick):
     for record in rows.values():
         assert set(record) == {"measure", "value", "floor", "ceiling", "error", "definition", "length"}
         json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "largest, error, dimension, spread",
+    [
+        (-1e-3, 0.9e-3, 0.0, 1.0),  # a limit cycle, measured just below zero: it may be 1
+        (-1e-3, 1e-4, 0.0, 0.0),  # a fixed point
+        (1e-3, 0.9e-3, 1.002, 0.002),  # a limit cycle, measured just above zero
+    ],
+)
+def test_a_dimension_that_hangs_on_a_zero_exponent_says_so(quick, monkeypatch, largest, error, dimension, spread):
+    found = Exponents(np.array([largest, -0.5, -0.6, -0.7]), np.array([error, 1e-4, 1e-4, 1e-4]))
+    monkeypatch.setattr(sys.modules["dsrecon.measures.score"], "lyapunov_mean", lambda *a, **k: found)
+    table = score(turning([0.5, 0.31]), as_truth(turned([0.5, 0.31], 800)), steps=300)
+    row = {r["measure"]: r for r in records(table)}["kaplan_yorke"]
+    assert row["value"] == pytest.approx(dimension) and row["floor"] == row["error"]
+    assert row["error"] == pytest.approx(spread, rel=0.02, abs=1e-6)
+    assert ("not told from zero, at which this would be 1" in row["definition"]) == (spread == 1)
+
+
+def test_a_time_that_is_as_long_as_forecasts_were_followed_is_marked(quick):
+    angles = [2 * np.pi / 20]  # neighbours in a periodic series foretell it for ever
+    table = score(turning([angles[0] + 0.01]), as_truth(turned(angles, 800)), steps=300)
+    row = {r["measure"]: r for r in records(table)}["vpt"]
+    assert row["floor"] == pytest.approx(150 * STEP) and row["value"] < row["floor"]
+    assert "100 % of which never pass within 15: it may be longer" in row["definition"]
+    assert table.attrs["capped"] == "the floor of vpt is at least 15: forecasts were followed no further than 15"
+    both = score(turning(angles), as_truth(turned(angles, 800)), steps=300).attrs["capped"]
+    assert both.startswith("the value of vpt is at least 15: ") and "; the floor of vpt is at least 15: " in both
+    chance = np.random.default_rng(0).normal(size=(800, 2))
+    assert score(turning(angles), as_truth(chance), steps=300).attrs["capped"] == ""
 
 
 def test_a_run_that_stands_still_has_failed(quick):

@@ -1,6 +1,7 @@
 """The command itself, the options that its parts share, and how it fails."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -24,6 +25,21 @@ TimeStep = Annotated[float | None, typer.Option(help="Time between samples, if t
 Resample = Annotated[
     float | None, typer.Option(help="Put samples that are not equidistant on this step (seconds for dates).")
 ]
+
+
+def _told(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dsrecon {version('dsrecon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def command(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_told, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before the name of a command."""
 
 
 def chosen(columns: str | None) -> list[str] | None:

@@ -33,6 +33,8 @@ SLOW = 3.0
 """Mean stay, in steps, from which a sequence mostly repeats, so that its regions in order are read instead."""
 WITHOUT = "in order, without repeats"
 SHOWN = 10
+EXPONENT_STEPS = 20_000
+"""Steps of the free run along which the exponents of the page are taken."""
 UNKNOWN = 0.01
 """p-value below which a difference is called one."""
 
@@ -230,6 +232,12 @@ def _entropies(encoded: xr.Dataset, unit: str, exponents: np.ndarray | None) -> 
         "above them says that the sequence remembers more than so short a record shows; one below, that regions in "
         "that reading do not tell orbits apart. Intervals hold the scatter, not that bias.",
     ]
+    if exponents is not None:
+        lines += [
+            "",
+            f"The exponents are those of one free run of {EXPONENT_STEPS:,} steps; the scores of `report.md` are means "
+            "over shorter runs from many starts, with their standard errors, so the two may differ by their scatter.",
+        ]
     return lines
 
 

@@ -23,6 +23,10 @@ def fit_files(
     resample: Resample = None,
     lag: Annotated[int | None, typer.Option(min=1, help="Lag of the delay embedding of one column, samples.")] = None,
     dimension: Annotated[int | None, typer.Option(min=1, help="Its dimension; 1 for no embedding.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates of a run (default: 12,000).")] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once, of which the best is kept (default: 8).")
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
 ) -> None:
@@ -42,7 +46,8 @@ def fit_files(
     typer.echo(f"Reconstructing {', '.join(trials[0].names)} from {named} ...")
     series: Any = trials if len(trials) > 1 else trials[0]
     drive: Any = (drives if len(drives) > 1 else drives[0]) if drives else None
-    result = fitted(folder, series, inputs=drive, lag=lag, dimension=dimension, key=seed)
+    amount = {} if runs is None else {"runs": runs}
+    result = fitted(folder, series, inputs=drive, lag=lag, dimension=dimension, steps=steps, key=seed, **amount)
     longest = max(range(len(trials)), key=lambda i: len(trials[i].values))
     about = [f"The series of {', '.join(f.name for f in files)}: {named}; scores are against the series itself."]
     if len(trials) > 1:

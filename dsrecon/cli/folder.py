@@ -11,7 +11,7 @@ import xarray as xr
 from dsrecon import plot
 from dsrecon._files import replacing, write_whole
 from dsrecon.cli.command import fail
-from dsrecon.cli.report import report, scores_table
+from dsrecon.cli.report import chosen_by, report, scores_table
 from dsrecon.measures.score import records, score
 from dsrecon.reconstruction import Reconstruction, load
 from dsrecon.series import Series
@@ -66,6 +66,8 @@ def write_run(
     except (ValueError, OSError, RuntimeError) as error:
         fail(error)
     typer.echo(scores_table(table))
+    if text := chosen_by(result, table):
+        typer.echo(text)
     if table.attrs["failed"]:
         fail(RuntimeError(f"the reconstruction has failed: {table.attrs['reason']}. See {folder / 'report.md'}."))
     typer.echo(f"\nWrote {folder}{os.sep}: look at summary.png first, then read report.md.")

@@ -12,7 +12,7 @@ from dsrecon import plot
 from dsrecon._files import write_whole
 from dsrecon.cli.command import Columns, Inputs, Resample, TimeStep, app, fail
 from dsrecon.cli.driven import read_driven
-from dsrecon.cli.findings import findings
+from dsrecon.cli.findings import EXPONENT_STEPS, findings
 from dsrecon.cli.folder import RUN, beside, model, write_scores
 from dsrecon.cli.report import READABLE, scores_table
 from dsrecon.measures import affine_exponents
@@ -32,7 +32,6 @@ from dsrecon.symbolic import (
 LONGEST = 8
 DRAWN = 40
 """Regions in the figure of the graph."""
-EXPONENT_STEPS = 20_000
 
 
 class Form(StrEnum):

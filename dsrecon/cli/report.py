@@ -18,8 +18,31 @@ def scores_table(table: xr.Dataset) -> str:
     for i, name in enumerate(table["measure"].values):
         numbers = [float(table[column][i]) for column in columns]
         lines.append(f"{name!s:<18}" + "".join(f"{'-' if n != n else f'{n:.4g}':>11}" for n in numbers))
-    warning = table.attrs["warning"]
-    return "\n".join(lines + ([f"\nWarning: {warning}"] if warning else []))
+    notes = [f"Warning: {table.attrs['warning']}" if table.attrs["warning"] else "", capped(table), left_out(table)]
+    return "\n".join(lines + [f"\n{note}" for note in notes if note])
+
+
+def capped(table: xr.Dataset) -> str:
+    """Which times are lower bounds, as a sentence; nothing where none is."""
+    text = table.attrs["capped"]
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def left_out(table: xr.Dataset) -> str:
+    """The measures that are not in the table, and why, as a sentence; nothing where all are."""
+    text = table.attrs["unreadable"]
+    return f"Left out, since nothing can be read off them here: {text}." if text else ""
+
+
+def chosen_by(result: Reconstruction, table: xr.Dataset) -> str:
+    """That the run was chosen by a measure which the table leaves out, as a sentence; nothing where it was not."""
+    name = "d_stsp" if len(result.coordinates) <= 5 else "d_stsp_mixture"  # as `measures.rank` takes it
+    if f"{name}: " not in table.attrs["unreadable"] or not result.runs.sizes:
+        return ""
+    return (
+        f"The run was chosen by {name} (and d_h) all the same, so another run may be as good: look at several in "
+        "the table of runs."
+    )
 
 
 def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about: list[str]) -> str:
@@ -45,8 +68,8 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
             for r in records(table)
         ],
     )
-    if table.attrs["unreadable"]:
-        lines += ["", f"Left out, since nothing can be read off them here: {table.attrs['unreadable']}."]
+    for note in (capped(table), left_out(table)):
+        lines += ["", note] if note else []
     lines += ["", "## Choices", ""]
     lines += markdown_table(
         ("setting", "value", "reason"),
@@ -59,6 +82,7 @@ def report(result: Reconstruction, table: xr.Dataset, encoded: xr.Dataset, about
         "and `d_h`, each in units of what another true stretch scores, added up.",
         "",
     ]
+    lines += [text, ""] if (text := chosen_by(result, table)) else []
     names = [n for n in ("alpha", "score", "d_stsp", "d_h", "outside", "loss", "best_at") if n in runs]
     rows = []
     for i in range(runs.sizes["run"]):

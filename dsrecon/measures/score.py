@@ -10,7 +10,7 @@ from dsrecon.measures.attractor import OUTSIDE_LIMIT, outside
 from dsrecon.measures.controls import disorder
 from dsrecon.measures.distances import Row, distances
 from dsrecon.measures.gaps import check_observed
-from dsrecon.measures.horizon import analogue_horizon, valid_prediction_time
+from dsrecon.measures.horizon import Horizon, analogue_horizon, valid_prediction_time
 from dsrecon.measures.lyapunov import kaplan_yorke, lyapunov_mean
 from dsrecon.measures.prediction import analogue_error, prediction_error
 from dsrecon.measures.readable import unreadable
@@ -51,8 +51,9 @@ def score(
     **Returns:** `Dataset` along `measure` with `value`, `floor`, `ceiling`, `error` (standard error, NaN where it is
     unknown), `definition`, `length` (steps compared), and the attributes `warning` (words, where a distance is above
     three times its floor, or not below its ceiling), `failed` (0 or 1: the run is not finite, has left the range for
-    more than 1 % of its points, does not move, or has no order in time; its distances mean nothing then), `reason`, and
-    `unreadable`: the measures left out because nothing could be read off them at that length and number of variables.
+    more than 1 % of its points, does not move, or has no order in time; its distances mean nothing then), `reason`,
+    `unreadable`: the measures left out because nothing could be read off them at that length and number of variables,
+    and `capped`: which of value and floor of `vpt` is but as far as forecasts were followed, so that it may be longer.
     Measures: `d_stsp`, `d_stsp_padded`, `d_stsp_two_sigma` (up to five variables), `d_stsp_mixture` (above three),
     `d_transition`, `d_h`, `outside`, `pe_1`, `pe_20`, `vpt`, `lyapunov_max`, `lyapunov_sum`, `kaplan_yorke`.
 
@@ -74,7 +75,8 @@ def score(
         reconstruction, states, starts, reconstruction.driven(inputs, series.clock, len(series.values))
     )
     largest = exponents["lyapunov_max"].value
-    found = rows | _forecasts(reconstruction, series, states, length, largest, inputs) | exponents
+    ahead, capped = _forecasts(reconstruction, series, states, length, largest, inputs)
+    found = rows | ahead | exponents
     found = {name: row for name, row in found.items() if name not in left_out}
     reason = failure(true, run)
     if not reason:
@@ -92,6 +94,7 @@ def score(
             "reason": reason,
             "warning": _warning(found),
             "unreadable": "; ".join(f"{name}: {text}" for name, text in left_out.items()),
+            "capped": "; ".join(capped) if "vpt" in found else "",
         },
     )
 
@@ -165,8 +168,11 @@ def _length(series: Series, steps: int | None, offset: int) -> int:
 
 def _forecasts(
     reconstruction: Reconstruction, series: Series, states: Any, length: int, exponent: float, inputs: Any
-) -> dict[str, Row]:
-    """Errors some steps ahead, and the time for which a forecast holds; those of analogues in the data as floor."""
+) -> tuple[dict[str, Row], list[str]]:
+    """Errors some steps ahead, and the time for which a forecast holds; those of analogues in the data as floor.
+
+    Also which of these times are as long as the forecasts were followed, in words.
+    """
     true, rows = series.values, {}
     before, after = true[:-length], true[-length:]
     for n in AHEAD:
@@ -175,7 +181,7 @@ def _forecasts(
         value = prediction_error(reconstruction, series, steps=n, states=states, inputs=inputs)
         rows[f"pe_{n}"] = Row(value, floor, NAN, NAN, text, len(true))
     if reconstruction.readout.memory:
-        return rows
+        return rows, []
     longest, dt = min(2000, length // 2), reconstruction.clock.time_step
     vpt = valid_prediction_time(reconstruction, series, steps=longest, exponent=exponent, states=states, inputs=inputs)
     low, high = vpt.median_interval
@@ -184,9 +190,18 @@ def _forecasts(
         text += f"; {vpt.lyapunov_times:.3g} Lyapunov times of the model"
     if vpt.censored:
         text += f"; {100 * vpt.censored:.0f} % of the forecasts never pass within {vpt.limit:.3g}"
-    floor = analogue_horizon(before, after, dt=dt, steps=longest).median
+    analogues = analogue_horizon(before, after, dt=dt, steps=longest)
     text = f"{text}; that of nearest neighbours as floor"
-    return rows | {"vpt": Row(vpt.median, floor, NAN, vpt.standard_error, text, len(true))}
+    capped = [_capped(name, found) for name, found in (("value", vpt), ("floor", analogues)) if found.censored >= 0.5]
+    if analogues.censored >= 0.5:
+        text += f", {100 * analogues.censored:.0f} % of which never pass within {analogues.limit:.3g}: it may be longer"
+    return rows | {"vpt": Row(vpt.median, analogues.median, NAN, vpt.standard_error, text, len(true))}, capped
+
+
+def _capped(name: str, found: Horizon) -> str:
+    return (
+        f"the {name} of vpt is at least {found.median:.4g}: forecasts were followed no further than {found.limit:.4g}"
+    )
 
 
 def _exponents(reconstruction: Reconstruction, states: Any, starts: int, drive: Any) -> dict[str, Row]:
@@ -202,24 +217,40 @@ def _exponents(reconstruction: Reconstruction, states: Any, starts: int, drive: 
     mean, error = (np.asarray(x) for x in found)
     unit = reconstruction.clock.unit or "unit of time"
     unit = "second" if unit == "datetime" else unit
-    text = f"standard error as floor; per {unit}, {starts} starts"
+    text = f"standard error as floor; per {unit}, {starts} starts of {steps:,} steps each"
     length = starts * steps
     good = bool(np.isfinite(mean).all())
     dimension = kaplan_yorke(mean) if good else NAN
     spread = _dimension_error(mean, error) if good else NAN
+    about = "Kaplan-Yorke dimension; standard error as floor"
+    if good and dimension == 0 and (still := _may_vanish(mean, error))[0]:
+        other = kaplan_yorke(np.where(still, 0.0, mean))
+        about += f"; the largest exponent is not told from zero, at which this would be {other:.3g}"
     whole = float(np.sqrt((error**2).sum()))
     largest, least = float(mean[0]), float(error[0])
     return {
         "lyapunov_max": Row(largest, least, NAN, least, f"largest exponent; {text}", length),
         "lyapunov_sum": Row(float(mean.sum()), whole, NAN, whole, f"sum of {size} exponents; {text}", length),
-        "kaplan_yorke": Row(dimension, spread, NAN, spread, "Kaplan-Yorke dimension; standard error as floor", length),
+        "kaplan_yorke": Row(dimension, spread, NAN, spread, about, length),
     }
 
 
 def _dimension_error(mean: np.ndarray, error: np.ndarray) -> float:
-    """Standard error of the dimension, by moving each exponent by its own."""
+    """Standard error of the dimension, by moving each exponent by its own.
+
+    The dimension jumps where the largest exponent passes zero, from 0 to 1 at least. So where that is not told from
+    zero, which that of a limit cycle is, the error is no less than the way to the dimension with it at zero.
+    """
+    dimension = kaplan_yorke(mean)
     moved = [kaplan_yorke(np.sort(mean + step)[::-1]) for step in np.diag(error)]
-    return float(np.sqrt(((np.array(moved) - kaplan_yorke(mean)) ** 2).sum()))
+    spread = float(np.sqrt(((np.array(moved) - dimension) ** 2).sum()))
+    still = _may_vanish(mean, error)
+    return max(spread, abs(kaplan_yorke(np.where(still, 0.0, mean)) - dimension)) if still[0] else spread
+
+
+def _may_vanish(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Which exponents are within two standard errors of zero."""
+    return np.abs(mean) <= 2 * error
 
 
 def _warning(rows: dict[str, Row]) -> str:
