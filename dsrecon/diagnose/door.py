@@ -56,6 +56,9 @@ def diagnose(reconstruction: Reconstruction, series: Any = None, *, inputs: Any 
     validation stretch that the fit has kept, which it was chosen by. At least 200 rows observed in every variable; of
     more than 10,000 the first count. `inputs`: of a driven model, row for row with the series.
 
+    `diagnose(model)` and `diagnose(model, data)` look at different stretches, the end of the data that was held out and
+    the beginning of what is given, so their numbers differ, and a finding near its threshold may be in one alone.
+
     **Returns:** `Diagnosis(findings, evidence)`: `.healthy`, `.table()`, and `str` of it.
 
     **Raises:** `ValueError` where there is neither a series nor a stretch kept, for one that is too short or of other
