@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def random_key(key: Any) -> jax.Array:
     raise ValueError(f"key must be a whole number or a JAX key: got {key!r}.")
 
 
-def _is_key(key: Any) -> bool:
+def _is_key(key: Any) -> TypeGuard[jax.Array]:
     """Whether it is a JAX key, of either form."""
     return isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32)
 

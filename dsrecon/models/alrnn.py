@@ -23,7 +23,7 @@ class ALRNN(AbstractPWLCell):
     **Arguments:** `state_size` m; `pwl_units` P, 0 to m; `input_size` k, 0 for none; `key` for the start values:
     `A` the diagonal of `(R'R/m + I)` over its largest eigenvalue, `R` standard normal; `W ~ 0.01 N(0, 1)`; `h = 0`.
 
-    **Raises:** `ValueError` for `pwl_units` outside 0..m or a size below 1.
+    **Raises:** `ValueError` for `pwl_units` outside 0..m, a size below 1, and a key that is none.
 
     Reference: Brenner et al. 2024, *Almost-linear RNNs yield highly interpretable symbolic codes in dynamical
     systems reconstruction*, NeurIPS.

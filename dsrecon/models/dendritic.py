@@ -32,7 +32,7 @@ class DendriticPLRNN(AbstractPWLCell):
     `C` those of the PLRNN (`W` full); `a` uniform within `1 / sqrt(b)`; of the thresholds of a unit one is uniform in
     each `b`-th part of (-3, 3), in an order of its own, so that standardised data cross all of them.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Brenner et al. 2022, *Tractable dendritic RNNs for reconstructing nonlinear dynamical systems*, ICML.
     """
@@ -89,7 +89,7 @@ class ClippedDendriticPLRNN(AbstractPWLCell):
 
     **Arguments:** as `DendriticPLRNN`, start values too.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Brenner et al. 2022, *Tractable dendritic RNNs for reconstructing nonlinear dynamical systems*, ICML.
     """

@@ -22,7 +22,7 @@ class TanhRNN(AbstractCell):
     **Arguments:** `state_size` m; `input_size` k, 0 for none; `key` for the start values: `W` orthogonal, `h = 0`,
     `C` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Elman 1990, *Finding structure in time*, Cognitive Science 14, 179; start values: Saxe, McClelland &
     Ganguli 2014, *Exact solutions to the nonlinear dynamics of learning in deep linear neural networks*, ICLR.
@@ -73,7 +73,7 @@ class GRU(AbstractCell):
     **Arguments:** `state_size` m; `input_size` k, 0 for none; `key` for the start values: each square block of `W`
     orthogonal, `h = a = 0`, `C` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Cho et al. 2014, *Learning phrase representations using RNN encoder-decoder for statistical machine
     translation*, EMNLP.
@@ -137,7 +137,7 @@ class LSTM(AbstractCell):
     **Arguments:** `hidden_size` H; `input_size` k, 0 for none; `key` for the start values: each square block of `W`
     orthogonal, `b = 0` but for the forget gate's, which is 1, `C` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     References: Hochreiter & Schmidhuber 1997, *Long short-term memory*, Neural Computation 9, 1735; Gers, Schmidhuber &
     Cummins 2000, *Learning to forget: continual prediction with LSTM*, Neural Computation 12, 2451 (the forget gate);
@@ -206,7 +206,7 @@ class RecurrentHighway(AbstractCell):
     **Arguments:** `state_size` m; `depth` l; `input_size` k, 0 for none; `key` for the start values: `W` and `V`
     orthogonal layer by layer, `h = 0`, `b = -2` (layers are mostly passed by), `C` and `D` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Zilly et al. 2017, *Recurrent highway networks*, ICML.
     """

@@ -30,7 +30,7 @@ class PGN(eqx.Module):
     **Arguments:** `input_size` k; `width` d; `window` w; `key` for the start values, uniform within one over the root
     of the number of inputs of a unit.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Jia et al. 2024, *PGN: The RNN's new successor is effective for long-range time series forecasting*,
     NeurIPS.

@@ -23,7 +23,7 @@ class PLRNN(AbstractPWLCell):
     `(R'R/m + I)` over its largest eigenvalue, `R` standard normal; `W ~ 0.01 N(0, 1)` off the diagonal; `h = 0`;
     `C ~ 0.01 N(0, 1)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Durstewitz 2017, *A state space approach for piecewise-linear recurrent neural networks for identifying
     computational dynamics from neural measurements*, PLoS Computational Biology 13, e1005542.
@@ -70,7 +70,7 @@ class MeanCentredPLRNN(AbstractPWLCell):
     **Arguments:** `state_size` m; `input_size` k, 0 for none; `key` for the start values: those of `PLRNN`, with a
     full `W`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Brenner et al. 2022, *Tractable dendritic RNNs for reconstructing nonlinear dynamical systems*, ICML.
     """

@@ -24,7 +24,7 @@ class ShallowPLRNN(AbstractPWLCell):
     **Arguments:** `state_size` m; `hidden_size` l; `input_size` k, 0 for none; `key` for the start values: `A` as in
     the AL-RNN, `W1`, `W2` and `h2` uniform within `1 / sqrt(fan_in)`, `h1 = 0`, `C ~ 0.01 N(0, 1)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML.
     """
@@ -77,7 +77,7 @@ class ClippedShallowPLRNN(AbstractPWLCell):
     **Arguments:** `state_size` m; `hidden_size` l; `input_size` k, 0 for none; `key` for the start values: `A` as in
     the AL-RNN, `W1`, `W2` and `h2` uniform within `1 / sqrt(fan_in)`, `h1 = 0`, `C ~ 0.01 N(0, 1)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML.
     """

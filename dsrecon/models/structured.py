@@ -31,7 +31,7 @@ class ParaGRU(AbstractCell):
     **Arguments:** `state_size` m; `input_size` k, 0 for none; `key` for the start values: `A` uniform within 1,
     `h = 0`, `C` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Danieli et al. 2025, *ParaRNN: Unlocking parallel training of nonlinear RNNs for large language models*,
     arXiv:2510.21450 (there `1 - u` is called the gate, and `C` may be shared by heads).
@@ -92,7 +92,7 @@ class ParaLSTM(AbstractCell):
     **Arguments:** `hidden_size` H; `input_size` k, 0 for none; `key` for the start values: `A` and `P` uniform
     within 1, `b = 0` but for the forget gate's, which is 1, `C` uniform within `1/sqrt(k)`.
 
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     References: Danieli et al. 2025, *ParaRNN: Unlocking parallel training of nonlinear RNNs for large language models*,
     arXiv:2510.21450; peepholes: Gers, Schraudolph & Schmidhuber 2002, *Learning precise timing with LSTM recurrent

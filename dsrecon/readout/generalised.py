@@ -31,7 +31,7 @@ class GeneralisedReadout(AbstractReadout):
     pseudo-inverse of `B`, as `LinearReadout` does. A rate beyond the range of floating point is infinite.
 
     **Arguments:** `families`: one name a channel, `n` of them; `state_size` m; `key` as in `LinearReadout`.
-    **Raises:** `ValueError` for no channel, another family, or a size below 1.
+    **Raises:** `ValueError` for no channel, another family, or a size below 1, and a key that is none.
 
     References: Kramer et al. 2022, *Reconstructing nonlinear dynamical systems from multi-modal time series*, ICML;
     Brenner et al. 2024, *Integrating multimodal data for joint generative modeling of complex dynamics*, ICML

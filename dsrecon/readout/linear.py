@@ -31,7 +31,7 @@ class LinearReadout(AbstractReadout):
 
     **Arguments:** `observed_size` n; `state_size` m; `key` draws `B` `[n, m]` with orthonormal rows (columns where
     n > m), so that `B^+ = B'` at first, and `L ~ U(-1, 1) / sqrt(n)`, `[m, n]`; `b = 0`.
-    **Raises:** `ValueError` for a size below 1.
+    **Raises:** `ValueError` for a size below 1, and a key that is none.
 
     Reference: Hess et al. 2023, *Generalized teacher forcing for learning chaotic dynamics*, ICML.
     """
