@@ -56,9 +56,10 @@ def read_module(path: str | os.PathLike, expected: type) -> Any:
 
     **Arguments:** `path`; `expected`: class that the file must hold.
 
-    **Raises:** `ValueError` for a file of another kind, of a later format, cut short or changed, of a class that is
-    not imported or has other fields by now, or of float64 arrays while JAX is in float32.
+    **Raises:** `ValueError` for a folder, a file of another kind, of a later format, cut short or changed, of a class
+    that is not imported or has other fields by now, or of float64 arrays while JAX is in float32.
     """
+    _refuse_folder(_path(path))
     module = read_tree(path, FORMAT)
     if not isinstance(module, expected):
         reader = _READERS.get(type(module).__name__)
@@ -90,7 +91,7 @@ def read_tree(path: str | os.PathLike, format: str) -> Any:
 
     **Raises:** `ValueError` as `read_module` does.
     """
-    content = _content(path, format)
+    content = _path(path).read_bytes()
     line, newline, body = content.partition(b"\n")
     try:
         header = json.loads(line)
@@ -115,24 +116,27 @@ def read_tree(path: str | os.PathLike, format: str) -> Any:
     return _decode(tree, io.BytesIO(body), str(path))
 
 
-def _content(path: str | os.PathLike, format: str) -> bytes:
-    """The bytes of a file. **Raises:** `ValueError` for what is no path, and for a folder: which file of it to read."""
+def _path(path: str | os.PathLike) -> Path:
+    """**Raises** `ValueError` for what is no path."""
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f"path must be that of a file: got {path!r}.")
-    path = Path(path)
-    if path.is_dir():
-        kind = format.replace("-", " ")
-        found = [file for file in sorted(path.iterdir()) if file.is_file() and _begins(file, format)]
-        if not found:
-            raise ValueError(f"{path} is a folder, and no {kind} file is in it.")
-        raise ValueError(f"{path} is a folder: read the {kind} file in it, {' or '.join(map(repr, map(str, found)))}.")
-    return path.read_bytes()
+    return Path(path)
 
 
-def _begins(file: Path, format: str) -> bool:
-    """Whether a file says that it is of this format."""
+def _refuse_folder(path: Path) -> None:
+    """**Raises** `ValueError` for a folder, with the model files that are in it."""
+    if not path.is_dir():
+        return
+    found = [str(file) for file in sorted(path.iterdir()) if file.is_file() and _begins(file)]
+    if not found:
+        raise ValueError(f"{path} is a folder, and no dsrecon model file is in it.")
+    raise ValueError(f"{path} is a folder: read the dsrecon model file in it, {' or '.join(map(repr, found))}.")
+
+
+def _begins(file: Path) -> bool:
+    """Whether a file says that it is a model file."""
     with open(file, "rb") as opened:
-        return format.encode() in opened.read(64)
+        return FORMAT.encode() in opened.read(64)
 
 
 def _other_reader(content: bytes, format: str) -> str:

@@ -319,7 +319,8 @@ class Reconstruction(eqx.Module):
 def load(path: str | os.PathLike) -> Reconstruction:
     """Read a `Reconstruction` that `save` wrote, on any device, bit for bit.
 
-    **Raises:** `ValueError` for a truncated, damaged, foreign or later-version file; `FileNotFoundError`.
+    **Raises:** `ValueError` for a truncated, damaged, foreign or later-version file, with what reads it where that is
+    known, and for a folder, with the model files in it; `FileNotFoundError`.
     """
     return read_module(path, Reconstruction)
 

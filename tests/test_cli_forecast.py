@@ -225,8 +225,8 @@ def test_a_file_that_is_wrong_is_told_in_a_line(quick, tmp_path):
     frame.assign(sales=np.nan).to_csv(tmp_path / "empty.csv", index=False)
     for file, message in (
         ("none.csv", "no file"),
-        ("twice.csv", "times must increase: they repeat at row 50"),
-        ("text.csv", "column 'shop' must hold numbers: got str ('north' at row 0)"),
+        ("twice.csv", "times must increase: they repeat at line 52"),
+        ("text.csv", "column 'shop' must hold numbers: got str ('north' at line 2)"),
         ("empty.csv", "all 400 values are NaN"),
     ):
         assert message in command(tmp_path / file, "--horizon", 5, "--out", tmp_path / "out", code=1).stderr
