@@ -9,9 +9,10 @@ counts: other work on the machine slows both. On a machine that others use
 
     taskset -c 0 python benchmarks/bench_cells.py [NAME ...]
 
-compares processor time on one core instead, single runs, in `results/cells_one_core.json`. PyTorch is eager, the best
-of one and two threads (here one). Times are a whole update and model: windows, forward, backward, optimiser;
-compilation left out. The ratio and the load of the machine stand in `extra_info`.
+compares processor time on one core instead, single runs, in `results/cells_one_core.json`; where JAX has a GPU the same
+command (without `taskset`) compares on it, by the clock, both waited for, in `results/cells_device.json`. PyTorch is
+eager, the best of one and two threads (here one). Times are a whole update and model: windows, forward, backward,
+optimiser; compilation left out. The ratio and the load of the machine stand in `extra_info`.
 """
 
 import json
@@ -133,8 +134,8 @@ def test_update(benchmark, name, runs):
     }
 
 
-def one_core(name: str, updates: int = 50, rounds: int = 8) -> dict[str, float | str]:
-    """Processor time of an update, ours and eager PyTorch's, the least of rounds in turn."""
+def in_turn(name: str, clock, updates: int = 50, rounds: int = 8) -> dict[str, float | str]:
+    """Time of an update by `clock`, ours and eager PyTorch's, the least of rounds in turn."""
     _, (_, n), forcing = CASES[name]
     reference, keys = eager(name), jax.random.split(jax.random.key(0), 1)
     reference.torch.set_num_threads(1)
@@ -146,13 +147,15 @@ def one_core(name: str, updates: int = 50, rounds: int = 8) -> dict[str, float |
     program = compiled(updates, (start, fixed), recipe)
 
     def seconds(work, count):
-        begun = time.process_time()
+        begun = clock()
         work()
-        return (time.process_time() - begun) / count
+        return (clock() - begun) / count
 
     def theirs():
         for _ in range(3):
             reference.update()
+        if reference.torch.get_default_device().type == "cuda":
+            reference.torch.cuda.synchronize()
 
     both = [
         (seconds(lambda: jax.block_until_ready(program(start, fixed, 0)), updates), seconds(theirs, 3))
@@ -164,10 +167,15 @@ def one_core(name: str, updates: int = 50, rounds: int = 8) -> dict[str, float |
 
 
 def main() -> None:
-    path = Path(__file__).parent / "results" / "cells_one_core.json"
+    on_gpu = jax.default_backend() == "gpu"
+    path = Path(__file__).parent / "results" / ("cells_device.json" if on_gpu else "cells_one_core.json")
+    if on_gpu:
+        import torch
+
+        torch.set_default_device("cuda")
     rows = {row["case"]: row for row in json.loads(path.read_text())["cells"]} if path.exists() else {}
     for name in sys.argv[1:] or CASES:
-        rows[name] = one_core(name)
+        rows[name] = in_turn(name, time.perf_counter if on_gpu else time.process_time)
         print(rows[name], flush=True)
         found = {"machine": versions(), "cells": [rows[known] for known in CASES if known in rows]}
         path.write_text(json.dumps(found, indent=1) + "\n")

@@ -31,10 +31,11 @@ from dsrecon.models import (
     MeanCentredPLRNN,
     ParaGRU,
     ParaLSTM,
+    ShallowPLRNN,
     TanhRNN,
 )
 from dsrecon.newton.regions import region_of
-from dsrecon.readout import Forced, Forcing, IdentityReadout
+from dsrecon.readout import Forced, Forcing, IdentityReadout, LinearReadout
 
 
 @pytest.fixture(autouse=True)
@@ -232,6 +233,15 @@ def test_loops_in_one_kernel_are_loops(name):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
 
 
+def test_many_hidden_units_in_one_kernel_under_a_linear_readout():
+    """The pseudo-inverse is worked out before; a vector longer than a state may be lies within the step."""
+    model = Forced(ClippedShallowPLRNN(3, 70, key=KEY), LinearReadout(2, 3, key=jax.random.key(9)))
+    (wanted, _), (found, fused) = (loop_gradients(model, e, 3) for e in ("loop", "interpreted"))
+    assert fused
+    for x, y in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10)
+
+
 def test_missing_observations_and_single_runs_in_one_kernel():
     cell, rng = LOOPS["alrnn"](), np.random.default_rng(0)
     x, mask = jnp.asarray(rng.normal(size=(6, 2))), jnp.asarray(rng.random((6, 2)) < 0.5)
@@ -270,8 +280,10 @@ def test_what_a_kernel_cannot_run_is_refused_by_name():
         forward(Sorted(), z0, s, 4, interpret=True)
     with pytest.raises(ValueError, match="engine='interpreted' cannot serve: the recurrence holds sort"):
         evolve(Sorted(), z0[0], steps=4, solver=Sequential(engine="interpreted"))
-    with pytest.raises(Unfused, match="vectors of 65"):
+    with pytest.raises(Unfused, match="a matrix of 16384 numbers, 16384 in all"):
         forward(TanhRNN(65, key=KEY), jnp.zeros((1, 65)), None, 4, interpret=True)
+    with pytest.raises(Unfused, match="vectors of 257"):
+        forward(ShallowPLRNN(3, 257, key=KEY), jnp.zeros((1, 3)), None, 4, interpret=True)
     with pytest.raises(Unfused, match="units that do not meet"):
         forward(TanhRNN(3, key=KEY), jnp.zeros((1, 3)), None, 4, units=3, interpret=True)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsrecon import Forced, IdentityReadout
+from dsrecon import Forced, Forcing, IdentityReadout, LinearReadout
 from dsrecon.kernels.members import FEW, MEMBERS, abreast, lie_side_by_side, of_members
 from dsrecon.kernels.recurrence import recurrence
 from dsrecon.models import ALRNN, GRU, DendriticPLRNN, MeanCentredPLRNN, ShallowPLRNN
@@ -110,3 +110,35 @@ def test_what_diverges_is_told_of_its_member_alone():
     z0 = jnp.ones((MEMBERS, 3)).at[2].set(jnp.nan)
     zs = recurrence(cell, z0, steps=4)
     assert jnp.isnan(zs[:, 2]).all() and jnp.isfinite(jnp.delete(zs, 2, axis=1)).all()
+
+
+def test_a_loop_on_a_gpu_works_out_before_it_what_its_parameters_alone_decide(monkeypatch):
+    """XLA leaves a singular value decomposition inside of a loop there, and makes it at every step."""
+    model = Forced(ShallowPLRNN(5, 6, key=jax.random.key(0)), LinearReadout(3, 5, key=jax.random.key(1)))
+    inputs = Forcing(jax.random.normal(jax.random.key(2), (4, 7, 3)), jnp.full((4, 7), 0.3))
+    z0 = jax.random.normal(jax.random.key(3), (4, 5))
+
+    def weighed(model, z0, inputs):
+        return jnp.sum(jnp.sin(recurrence(model, z0, inputs, batch_first=True)))
+
+    wanted = eqx.filter_grad(weighed)(model, z0, inputs)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = eqx.filter_grad(weighed)(model, z0, inputs)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+    free, fixed = eqx.partition(model, eqx.is_array)
+    program = jax.make_jaxpr(jax.grad(lambda free: weighed(eqx.combine(free, fixed), z0, inputs)))(free)
+    loops = [eqn for eqn in leaves_of(program.jaxpr) if eqn.primitive.name == "scan"]
+    assert len(loops) == 2 and "svd" in str(program)
+    assert not any("svd" in str(eqn.params["jaxpr"]) for eqn in loops)
+
+
+def leaves_of(program):
+    """All operations of a program but what lies within its loops."""
+    for eqn in program.eqns:
+        inner = [x for x in eqn.params.values() if hasattr(x, "jaxpr") or hasattr(x, "eqns")]
+        if eqn.primitive.name == "scan" or not inner:
+            yield eqn
+        else:
+            for x in inner:
+                yield from leaves_of(getattr(x, "jaxpr", x))

@@ -19,7 +19,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from dsrecon._types import Inputs, Step
-from dsrecon.kernels.program import ELEMENTWISE, Operation, inlined, run
+from dsrecon.kernels.program import ELEMENTWISE, Operation, told_apart
 
 FEW, MEMBERS = 24, 8
 """Numbers that a product sums over, up to which it is written out where members lie side by side; members of a batch
@@ -104,9 +104,11 @@ def _turned(tree: Any) -> Any:
 
 
 def one(z0: Array, inputs: Inputs) -> tuple[Any, Any]:
-    """Shapes of the state and the inputs of one member of a batch, `[b, m]` and `[t, b, ...]`, at one step."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), inputs)
-    return jax.ShapeDtypeStruct(z0.shape[1:], z0.dtype), shapes
+    """Shapes of the state and the inputs of one step: of a run, `[m]` and `[t, ...]`, or of one member of a batch,
+    `[b, m]` and `[t, b, ...]`."""
+    lead = z0.ndim
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[lead:], x.dtype), inputs)
+    return jax.ShapeDtypeStruct(z0.shape[-1:], z0.dtype), shapes
 
 
 def pull_of(step: Step) -> Callable[[Array, Array, Any], Array]:
@@ -123,13 +125,7 @@ def of_members(function: Callable, *given: Any, axis: int) -> Callable:
     **Returns:** a function of the same arguments, every leaf with that axis, that returns an array with it. What does
     not depend on its arguments has been worked out: call it in a loop, make it before.
     """
-    operations, first, (last,), known = inlined(function, *given)
-    wide = set(first)
-    for op in operations:
-        if any(_of_members(op, wide)):
-            wide |= set(op.found)
-    run([op for op in operations if op.found[0] not in wide], known)
-    every = [op for op in operations if op.found[0] in wide]
+    every, wide, first, (last,), known = told_apart(function, *given)
     matrices = {op.found[0]: _matrix(op, known, axis) for op in every if _one_matrix(op, wide)}
     done = _side_by_side if axis == -1 else _one_by_one
 

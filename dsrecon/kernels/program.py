@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal, Var
+from jaxtyping import Array
 
 ELEMENTWISE = frozenset(
     "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "  # noqa: SIM905
@@ -90,3 +92,35 @@ def run(operations: list[Operation], known: dict) -> None:
         given = [v.val if isinstance(v, Literal) else known[v] for v in op.given]
         out = op.primitive.bind(*given, **op.params)
         known |= dict(zip(op.found, out if op.primitive.multiple_results else [out], strict=True))
+
+
+def told_apart(function: Callable, *given: Any) -> tuple[list[Operation], set, list, list, dict]:
+    """The operations of a function that depend on its arguments, the others done.
+
+    **Arguments:** `function`: may close over parameters; `given`: its arguments, or their shapes.
+
+    **Returns:** those operations, in order; the variables that depend on arguments; the arguments' own, leaf by leaf;
+    what is returned; the values of everything else.
+    """
+    operations, first, last, known = inlined(function, *given)
+    moving = set(first)
+    for op in operations:
+        if any(isinstance(v, Var) and v in moving for v in op.given):
+            moving |= set(op.found)
+    run([op for op in operations if op.found[0] not in moving], known)
+    return [op for op in operations if op.found[0] in moving], moving, first, last, known
+
+
+def settled(function: Callable, *given: Any) -> Callable:
+    """`function`, which returns one array, with all that does not depend on its arguments worked out now.
+
+    For a loop: XLA leaves calls of a library, the singular values of a readout say, inside of it on a GPU.
+    """
+    operations, _, first, (last,), known = told_apart(function, *given)
+
+    def rest(*given: Any) -> Array:
+        found = known | dict(zip(first, jax.tree.leaves(given), strict=True))
+        run(operations, found)
+        return jnp.asarray(last.val if isinstance(last, Literal) else found[last])
+
+    return rest

@@ -14,6 +14,7 @@ from dsrecon.kernels import members
 from dsrecon.kernels.contraction import Within, contract
 from dsrecon.kernels.costates import costates, unit_jacobian
 from dsrecon.kernels.platform import nvidia
+from dsrecon.kernels.program import settled
 from dsrecon.kernels.shift import preceding
 
 ENGINES = ("auto", "loop", "fused", "interpreted")
@@ -107,15 +108,21 @@ def _kernel_fwd(perturbed: Any, primals: Any, steps: int, interpret: bool, units
 def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
     step, z0, inputs = primals
     before, engine = preceding(z0, zs), "interpreted" if interpret else "auto"
+    ls, z0_bar = costates_of_kernel(step, before, inputs, zs_bar, units=units, engine=engine)
+    step_bar, inputs_bar = contract(step, before, inputs, ls, engine=engine)
+    return step_bar, z0_bar, inputs_bar
+
+
+def costates_of_kernel(
+    step: Step, before: Array, inputs: Any, zs_bar: Array, *, units: int | None, engine: str
+) -> tuple[Array, Array]:
+    """Costates `[b, t, m]`, and the gradient by the state before the first step."""
     if units is None:
         from dsrecon.kernels.accelerated.loop import backward
 
-        ls, z0_bar = backward(step, before, inputs, zs_bar, interpret=interpret)
-    else:
-        J = jax.vmap(jax.vmap(lambda z, s: unit_jacobian(step, z, s, units)))(before, inputs)
-        ls, z0_bar = jax.vmap(lambda J, g: costates(J, g, engine=engine))(J, zs_bar)
-    step_bar, inputs_bar = contract(step, before, inputs, ls, engine=engine)
-    return step_bar, z0_bar, inputs_bar
+        return backward(step, before, inputs, zs_bar, interpret=engine == "interpreted")
+    J = jax.vmap(jax.vmap(lambda z, s: unit_jacobian(step, z, s, units)))(before, inputs)
+    return jax.vmap(lambda J, g: costates(J, g, engine=engine))(J, zs_bar)
 
 
 def fuses(engine: str) -> bool:
@@ -144,11 +151,10 @@ def serves(step: Step, z0: Array, inputs: Inputs, *, engine: str, units: int | N
 
 def _of_batch(step: Step, z0: Array, inputs: Inputs) -> Step:
     """`step` of all members of a batch, or of the one run that there is."""
-    if z0.ndim == 1:
-        return step
     if jax.default_backend() != "cpu":
-        return jax.vmap(step)
-    return members.of_members(step, *members.one(z0, inputs), axis=0)
+        alone = settled(step, *members.one(z0, inputs))
+        return alone if z0.ndim == 1 else jax.vmap(alone)
+    return step if z0.ndim == 1 else members.of_members(step, *members.one(z0, inputs), axis=0)
 
 
 def _forward(advance: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int) -> Array:
@@ -176,24 +182,29 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 @_recurrence.def_bwd
 def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
-    before, maps = jnp.concatenate([z0[None], zs[:-1]]), stages(step)
-    if members.lie_side_by_side(step, z0, unroll):
-        entered, arriving, z0_bar = members.backward(maps, before, inputs, zs_bar)
-    else:
-        entered, arriving, z0_bar = _backward(maps, before, inputs, zs_bar, unroll)
+    before = jnp.concatenate([z0[None], zs[:-1]])
+    entered, arriving, z0_bar = costates_of_loop(step, before, inputs, zs_bar, unroll)
     within = tuple(map(Within, entered[1:], arriving[:-1]))
     step_bar, inputs_bar = contract(step, before, inputs, arriving[-1], within=within)
     return step_bar, z0_bar, inputs_bar
 
 
+def costates_of_loop(
+    step: Step, before: Array, inputs: Inputs, zs_bar: Array, unroll: int = 1
+) -> tuple[list, list, Array]:
+    """What enters every map of a step, the gradients by what it gives, those of the last being costates, both
+    `[t, *b, m]`, and the gradient by the state before the first step."""
+    if members.lie_side_by_side(step, before[0], unroll):
+        return members.backward(stages(step), before, inputs, zs_bar)
+    return _backward(stages(step), before, inputs, zs_bar, unroll)
+
+
 def _pull_of_batch(step: Step, z0: Array, inputs: Inputs) -> Callable[[Array, Array, Any], Array]:
-    pull = members.pull_of(step)
-    if z0.ndim == 1:
-        return pull
+    pull, now = members.pull_of(step), members.one(z0, inputs)
     if jax.default_backend() != "cpu":
-        return jax.vmap(pull)
-    now = members.one(z0, inputs)
-    return members.of_members(pull, now[0], *now, axis=0)
+        alone = settled(pull, now[0], *now)
+        return alone if z0.ndim == 1 else jax.vmap(alone)
+    return pull if z0.ndim == 1 else members.of_members(pull, now[0], *now, axis=0)
 
 
 def _backward(

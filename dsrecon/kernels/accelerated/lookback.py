@@ -252,7 +252,12 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
     for u, one in enumerate(made):
         state = one(state)
         for i, x in enumerate(state):
-            store(h_ref, at_b + (back * u * wide + i * k), x, mask=u < left)
+            at = at_b + (back * u * wide + i * k)
+            if (
+                interpret
+            ):  # where a lane that writes nothing writes back what it found, and behind the beginning is the end
+                at = jnp.where(u < left, at, h_ref.shape[0])
+            store(h_ref, at, x, mask=u < left)
 
 
 def _unmoved(lane: Array, like: _Map) -> _Map:

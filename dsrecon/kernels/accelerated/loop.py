@@ -19,8 +19,13 @@ from dsrecon.kernels.accelerated.memory import load, power, store
 from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, inside, plan
 from dsrecon.kernels.program import aval, run
 
-LARGEST = 64
-"""Vectors of a small state are at most this long: matrices live in registers."""
+LARGEST, MATRIX, MATRICES = 256, 4096, 16384
+"""Numbers of a vector of a small state, of a block of a matrix between two cuts, and of all blocks at most: they live
+in registers. Sides of blocks count as powers of two."""
+
+ALONE, ALONE_LONG, LONG = 3072, 5120, 64
+"""Numbers of all blocks up to which one warp runs a sequence alone, four run any other; the same where a vector is
+longer than `LONG`: hidden units of a small state, whose sums four warps would have to add up through memory."""
 
 TILE = 32
 """Units of a program, where units do not meet."""
@@ -124,13 +129,31 @@ def _check(made: Plan, units: int | None) -> None:
     for v in made.constants:
         if v.aval.ndim > (2 if units is None else 1):
             raise Unfused(f"the recurrence has parameters of shape {list(v.aval.shape)}: the loop kernel takes less.")
-    longest = max((b - a for cuts in made.bounds.values() for a, b in pairwise(cuts)), default=1)
-    if units is None and longest > LARGEST:
-        raise Unfused(f"the recurrence has vectors of {longest}: the loop kernel takes up to {LARGEST}.")
-    if units is None:
-        held = sum(power(v.aval.shape[0]) * power(v.aval.shape[1]) for v in made.constants if v.aval.ndim == 2)
-        if held > 4 * LARGEST**2:
-            raise Unfused(f"the recurrence has matrices of {held} numbers: registers hold up to {4 * LARGEST**2}.")
+    if units is not None:
+        return
+    if _longest(made) > LARGEST:
+        raise Unfused(f"the recurrence has vectors of {_longest(made)}: the loop kernel takes up to {LARGEST}.")
+    sizes = _sizes(made)
+    if max(sizes, default=0) > MATRIX or sum(sizes) > MATRICES:
+        raise Unfused(
+            f"the recurrence has a matrix of {max(sizes)} numbers, {sum(sizes)} in all: registers hold up to {MATRIX} "
+            f"of one and {MATRICES} in all."
+        )
+
+
+def _longest(made: Plan) -> int:
+    """Numbers of the longest vector between two cuts."""
+    return max((b - a for cuts in made.bounds.values() for a, b in pairwise(cuts)), default=1)
+
+
+def _sizes(made: Plan) -> list[int]:
+    """Numbers of every block of a constant matrix, its sides counted as powers of two."""
+    blocks = {
+        (m, *((seen, found) if axis == 0 else (found, seen)))
+        for op in made.inside
+        for m, axis, seen, found in _blocks(op, made)
+    }
+    return [math.prod(power(b - a) for a, b in sides) for _, *sides in blocks]
 
 
 def _packed(constants: list[Array]) -> tuple[Array, list[int]]:
@@ -151,8 +174,8 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     packed, begins = _packed(constants)
     streams = [x.astype(jnp.int8) if x.dtype == jnp.bool_ else x for x in streams]
     tiles = 1 if units is None else -(-units // TILE)
-    matrices = [math.prod(power(n) for n in v.aval.shape) for v in made.constants if v.aval.ndim == 2]
-    warps = 1 if units is not None or sum(matrices) <= 3072 else 4
+    alone = ALONE_LONG if _longest(made) > LONG else ALONE
+    warps = 1 if units is not None or sum(_sizes(made)) <= alone else 4
     ahead = _turns(made, units, steps)
     outs = [jax.ShapeDtypeStruct((lead, steps, *v.aval.shape), v.aval.dtype) for v in made.told]
     outs += [jax.ShapeDtypeStruct((lead, *v.aval.shape), v.aval.dtype) for v in made.carried]
@@ -331,12 +354,16 @@ def _prefetch(op, made: Plan, constant, matrix) -> None:
     for v in op.given:
         if isinstance(v, Var) and v in constants and aval(v).ndim < 2:
             constant(v)
+    for block in _blocks(op, made):
+        matrix(*block)
+
+
+def _blocks(op, made: Plan) -> list[tuple]:
+    """The blocks of the matrix of a product: `(matrix, axis that is summed over, cut of it, cut of the other)`."""
     if op.name != "dot_general" or max(v.aval.ndim for v in op.given) < 2:
-        return
+        return []
     (left, right), _ = op.params["dimension_numbers"]
     x, y = op.given
     m, v, axis = (x, y, left[0]) if x.aval.ndim == 2 else (y, x, right[0])
     into, out = made.bounds[v], made.bounds[op.found[0]]
-    for a, b in pairwise(out):
-        for c, d in pairwise(into):
-            matrix(m, axis, (c, d), (a, b))
+    return [(m, axis, seen, found) for found in pairwise(out) for seen in pairwise(into)]
