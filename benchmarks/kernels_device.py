@@ -1,6 +1,6 @@
 """The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
 
-    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [equal] [tune] [--quick]
+    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [equal] [tune] [--quick]
 
 Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
@@ -21,7 +21,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan
 from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ParaGRU, ParaLSTM
-from dsrecon.newton import Newton
+from dsrecon.newton import Newton, Shooting
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -121,15 +121,24 @@ def passes(solver, static):
     return forward, both
 
 
-def para(report, speed: float) -> None:
+PARA = {"ParaGRU": (ParaGRU, 3, 1), "ParaLSTM": (ParaLSTM, 3, 2)}
+"""Cells whose units do not meet; numbers of input and of state of a unit."""
+
+
+def para_problem(name: str, speed: float):
+    """`(static, free, z0, s, g)`, and the seconds in which what must be moved is copied, without and with gradient."""
     steps, batch, size = (64, 2, 64) if SMALL else (16_384, 8, 1_024)
-    for name, make, read, wide in (("ParaGRU", ParaGRU, 3, 1), ("ParaLSTM", ParaLSTM, 3, 2)):
-        cell = Driven(make(size, key=jax.random.key(0)))
-        free, static = eqx.partition(cell, eqx.is_inexact_array)
-        z0, s = jnp.zeros((batch, wide * size)), normal(1, batch, steps, 3 * size)
-        g = normal(2, batch, steps, wide * size)
-        unit = 4 * steps * batch * size / speed
-        floor, floor_both = (read + wide) * unit, (2 * read + 3 * wide + read) * unit
+    make, read, wide = PARA[name]
+    free, static = eqx.partition(Driven(make(size, key=jax.random.key(0))), eqx.is_inexact_array)
+    z0, s = jnp.zeros((batch, wide * size)), normal(1, batch, steps, read * size)
+    g = normal(2, batch, steps, wide * size)
+    unit = 4 * steps * batch * size / speed
+    return (static, free, z0, s, g), ((read + wide) * unit, (2 * read + 3 * wide + read) * unit)
+
+
+def para(report, speed: float) -> None:
+    for name in PARA:
+        (static, free, z0, s, g), (floor, floor_both) = para_problem(name, speed)
         forward, both = passes(Sequential(engine="fused"), static)
         one, two = timed(forward, free, z0, s), timed(both, free, z0, s, g)
         report(
@@ -225,29 +234,52 @@ def lorenz_like(steps: int) -> jax.Array:
     return x + 0.05 * jax.random.normal(jax.random.key(0), x.shape)
 
 
-def newton(report, speed: float) -> None:
+def shallow_problem(steps: int):
+    """`(static, free, z0, s, g)` of a shallow PLRNN, forced."""
     model = forced(ClippedShallowPLRNN(3, 50, key=jax.random.key(1)))
     free, static = eqx.partition(model, eqx.is_inexact_array)
+    x = lorenz_like(steps)
+    return static, free, x[0], Forcing(x[:-1], jnp.full(steps, 0.3)), normal(1, steps, 3)
+
+
+def gru_problem(n: int):
+    """`(static, free, z0, s, g)` of a GRU driven by noise."""
+    steps, batch = (100 if SMALL else 10_000), 16
+    free, static = eqx.partition(GRU(n, input_size=n, key=jax.random.key(n)), eqx.is_inexact_array)
+    return static, free, jnp.zeros((batch, n)), normal(0, batch, steps, n), normal(1, batch, steps, n)
+
+
+def solved(solver, static, free, z0, s, g) -> dict[str, float]:
+    """Times of a run by a solver that iterates, and how many times it did."""
+    forward, both = passes(solver, static)
+    one, two = timed(forward, free, z0, s), timed(both, free, z0, s, g)
+    stats = jax.jit(forward)(free, z0, s)[1]
+    return {"forward_ms": 1e3 * one, "both_ms": 1e3 * two, "iterations": int(stats["iterations"].max())}
+
+
+def shooting(report, speed: float) -> None:
+    for name in PARA:
+        problem, (floor, floor_both) = para_problem(name, speed)
+        row = solved(Shooting(), *problem)
+        shares = {"share": 1e3 * floor / row["forward_ms"], "share_both": 1e3 * floor_both / row["both_ms"]}
+        report(f"{name} Shooting", row | shares)
+    for steps in (1000,) if SMALL else (10_000, 100_000, 1_000_000):
+        report(f"shallow Shooting T={steps}", solved(Shooting(), *shallow_problem(steps)))
+    for n in (2, 4, 8, 16, 32):
+        report(f"GRU n={n} Shooting", solved(Shooting(), *gru_problem(n)))
+
+
+def newton(report, speed: float) -> None:
     for steps in (1000,) if SMALL else (1_000_000,) if "--quick" in sys.argv else (10_000, 100_000, 1_000_000):
-        x = lorenz_like(steps)
-        s, g = Forcing(x[:-1], jnp.full(steps, 0.3)), normal(1, steps, 3)
+        problem = shallow_problem(steps)
         solvers = {"auto": Newton(), "associative": Newton(engine="associative")}
         for name, solver in solvers.items():
-            forward, both = passes(solver, static)
-            one, two = timed(forward, free, x[0], s), timed(both, free, x[0], s, g)
-            stats = jax.jit(forward)(free, x[0], s)[1]
-            report(
-                f"shallow Newton T={steps} {name}",
-                {"forward_ms": 1e3 * one, "both_ms": 1e3 * two, "iterations": int(stats["iterations"])},
-            )
+            report(f"shallow Newton T={steps} {name}", solved(solver, *problem))
 
 
 def gru(report, speed: float) -> None:
-    steps, batch = (100 if SMALL else 10_000), 16
     for n in (2, 4, 8, 16, 32):
-        cell = GRU(n, input_size=n, key=jax.random.key(n))
-        free, static = eqx.partition(cell, eqx.is_inexact_array)
-        z0, s, g = jnp.zeros((batch, n)), normal(0, batch, steps, n), normal(1, batch, steps, n)
+        static, free, z0, s, g = gru_problem(n)
         row = {}
         solvers = {"Newton": Newton(), "fused": Sequential(engine="fused"), "loop": Sequential(engine="loop")}
         if "--quick" in sys.argv:
@@ -327,6 +359,9 @@ def equal(report, speed: float) -> None:
 SECTIONS = {"scan": scan, "para": para, "step": step, "newton": newton, "gru": gru, "equal": equal, "tune": tune}
 
 
+PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, equal)}
+
+
 def main() -> None:
     given = [x for x in sys.argv[1:] if not x.startswith("--")]
     out, names = Path(given[0]), given[1:] or ["scan", "para", "step", "newton", "gru", "equal"]
@@ -342,9 +377,7 @@ def main() -> None:
     for name in names:
         begun = time.perf_counter()
         try:
-            {"scan": scan, "tune": tune, "para": para, "step": step, "newton": newton, "gru": gru, "equal": equal}[
-                name
-            ](report, speed)
+            PARTS[name](report, speed)
         except Exception:  # one that fails must not cost the others
             report(f"{name} failed", {})
             import traceback

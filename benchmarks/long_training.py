@@ -1,11 +1,12 @@
-"""Does a longer training sequence make a better model? One trajectory of up to 10^6 steps, by Newton's iteration.
+"""Does a longer training sequence make a better model? One trajectory of up to 10^6 steps, found all at once.
 
     python benchmarks/long_training.py OUT.json [SYSTEM=lorenz63,hindmarsh-rose] [T=200,10000,1000000]
-        [ALPHA=.03,.1] [SEEDS=4] [UPDATES=3000] [FALL=15] [MOST=100] [SCALE=1] [SOLVER=newton|loop] [SERIES=FOLDER]
+        [ALPHA=.03,.1] [SEEDS=4] [UPDATES=3000] [FALL=15] [MOST=100] [SCALE=1] [SOLVER=newton|loop|shooting]
+        [AT_ONCE=10000] [SERIES=FOLDER]
 
 Series of 10^6 + 1 samples with 5 % observation noise. Clipped shallow PLRNNs (M 3, H 100, identity readout) are fitted
-on windows of T steps, so many at once that an update sees 10^4 steps (10^6 where T = 10^6: the whole series
-at every update, Newton's iteration from the run of the update before); RAdam; several strengths of forcing, each from
+on windows of T steps, so many at once that an update sees `AT_ONCE` steps (10^6 where T = 10^6: the whole series
+at every update, the iteration from the run of the update before); RAdam; several strengths of forcing, each from
 several seeds, in one ensemble. Forcing begins at .3 and falls to its strength with a time constant of a `FALL`-th of
 the updates: a young model expands, and a whole sequence of it would not be solved. It rises again, by 5 % an update,
 while the iteration takes more than `MOST` turns.
@@ -29,12 +30,13 @@ import optax
 from dsrecon import Sequential, evolve, simulate
 from dsrecon.measures import d_h, d_stsp
 from dsrecon.models import ClippedShallowPLRNN
-from dsrecon.newton import Newton
+from dsrecon.newton import Newton, Shooting
 from dsrecon.readout import Forced, IdentityReadout
 from dsrecon.systems import HindmarshRose, Lorenz63
 from dsrecon.training import Windows, fit, gtf
 
 SYSTEMS = {"lorenz63": Lorenz63(), "hindmarsh-rose": HindmarshRose()}
+SOLVERS = {"newton": Newton(), "loop": Sequential(), "shooting": Shooting()}
 STRENGTHS = {"lorenz63": (0.05, 0.15, 0.3), "hindmarsh-rose": (0.003, 0.01, 0.03, 0.1)}
 UPDATES = {200: 6_000, 10_000: 6_000, 1_000_000: 1_500}
 RATES = (5e-3, 5e-5)
@@ -124,8 +126,8 @@ def main() -> None:
                 state["guess"] = jnp.broadcast_to(x[1:], (len(members), 1, *x[1:].shape))
             models, history = fit(
                 models,
-                strained(gtf(solver=Sequential() if wanted("SOLVER", str, "newton") == "loop" else Newton())),
-                Windows(x, length=window, batch=max(1, 10_000 // window)),
+                strained(gtf(solver=SOLVERS[wanted("SOLVER", str, "newton")])),
+                Windows(x, length=window, batch=max(1, wanted("AT_ONCE", int, 10_000) // window)),
                 optax.chain(
                     optax.clip_by_global_norm(1.0),
                     optax.radam(optax.exponential_decay(RATES[0], updates, RATES[1] / RATES[0])),

@@ -66,6 +66,7 @@ from dsrecon.newton import CoarseToFine as CoarseToFine
 from dsrecon.newton import Newton as Newton
 from dsrecon.newton import Picard as Picard
 from dsrecon.newton import QuasiNewton as QuasiNewton
+from dsrecon.newton import Shooting as Shooting
 from dsrecon.newton import TrustRegion as TrustRegion
 from dsrecon.readout import AbstractReadout as AbstractReadout
 from dsrecon.readout import Forced as Forced

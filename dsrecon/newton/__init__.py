@@ -5,6 +5,7 @@ from dsrecon.newton.guess import CoarseToFine as CoarseToFine
 from dsrecon.newton.guess import Held as Held
 from dsrecon.newton.guess import Swept as Swept
 from dsrecon.newton.guess import Targets as Targets
+from dsrecon.newton.shooting import Shooting as Shooting
 from dsrecon.newton.solvers import AbstractParallel as AbstractParallel
 from dsrecon.newton.solvers import Newton as Newton
 from dsrecon.newton.solvers import Picard as Picard

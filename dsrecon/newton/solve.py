@@ -1,5 +1,6 @@
 """The iteration itself: windows, the Newton body, what is said of its end, and the adjoint. Written once."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -25,6 +26,22 @@ TOLERANCE = {8: 1e-10, 4: 1e-5}
 """Relative and absolute, by the bytes of a real number. A residual in single precision rounds at some 1e-6."""
 
 
+def check_arguments(max_iterations: int, rtol: float | None, atol: float | None, finish: str) -> None:
+    """Of a solver that iterates. **Raises** `ValueError` for one out of its range."""
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1: got {max_iterations}.")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive and finite, or None for that of the precision: got {value}.")
+    if finish not in ("report", "sequential"):
+        raise ValueError(f'finish must be "report" or "sequential": got {finish!r}.')
+
+
+def tolerance(given: float | None, dtype: Any) -> float:
+    """What a solver was given, or that of the precision."""
+    return TOLERANCE[jnp.finfo(dtype).dtype.itemsize] if given is None else given
+
+
 def solved(
     solver: "AbstractParallel",
     cell: AbstractCell,
@@ -36,10 +53,15 @@ def solved(
     """The run of a cell by a parallel solver: see `AbstractParallel`."""
     with jax.default_matmul_precision("highest"):
         zs, stats = _solved((cell, z0, inputs), solver, steps, guess)
+    return ended(zs, stats, solver.finish)
+
+
+def ended(zs: Inexact[Array, "*b t m"], stats: dict[str, Array], finish: str) -> Trajectory:
+    """What was found, and how it ended: by `exact` of `stats`, unless it was finished by the loop."""
     stats = jax.tree.map(jax.lax.stop_gradient, stats)
     stats["first_nonfinite"] = first_nonfinite(zs)
-    ending = jax.vmap(_ending) if z0.ndim == 2 else _ending
-    finished = stats.pop("exact") if solver.finish == "report" else jnp.ones_like(stats.pop("exact"))
+    ending = jax.vmap(_ending) if zs.ndim == 3 else _ending
+    finished = stats.pop("exact") if finish == "report" else jnp.ones_like(stats.pop("exact"))
     return Trajectory(zs, ending(finished, stats["first_nonfinite"] == zs.shape[-2]), stats)
 
 
@@ -85,10 +107,7 @@ def iterate(
     **Returns:** the states; the statistics `[*b]`, with `exact`: whether a run has converged.
     """
     each = jax.vmap if z0.ndim == 2 else lambda function: function
-    rtol, atol = (
-        TOLERANCE[jnp.finfo(z0.dtype).dtype.itemsize] if given is None else given
-        for given in (solver.rtol, solver.atol)
-    )
+    rtol, atol = tolerance(solver.rtol, z0.dtype), tolerance(solver.atol, z0.dtype)
     pieces = solver.exact and is_piecewise_linear(cell)
     linear = each(lambda zs, s: mapped(solver.linearise, cell, zs, s, engine=solver.engine))
     changes = each(lambda old, new, s: changed_regions(cell, old, new, s, engine=solver.engine))

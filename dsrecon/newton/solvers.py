@@ -14,7 +14,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.evolve import AbstractSolver
 from dsrecon.kernels import damped_scan, linear_scan
 from dsrecon.newton.guess import AbstractGuess
-from dsrecon.newton.solve import solved
+from dsrecon.newton.solve import check_arguments, solved
 
 Slopes = Inexact[Array, "t"] | Inexact[Array, "t m"] | Inexact[Array, "t m m"] | Inexact[Array, "t c c k"]
 """What stands in for the Jacobians of all steps: scalars, diagonals, matrices or blocks."""
@@ -74,16 +74,9 @@ class AbstractParallel(AbstractSolver):
     engine: str | Callable = eqx.field(static=True, default="auto", kw_only=True)
 
     def __check_init__(self):
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1: got {self.max_iterations}.")
-        for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite, or None for that of the precision: got {value}.")
+        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish)
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 step, or None for all: got {self.window}.")
-        if self.finish not in ("report", "sequential"):
-            raise ValueError(f'finish must be "report" or "sequential": got {self.finish!r}.')
 
     @property
     @abc.abstractmethod

@@ -1,0 +1,322 @@
+"""Stretches of a run at once, each from a guess of where it begins: multiple shooting."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact
+
+from dsrecon._results import Trajectory
+from dsrecon._types import Inputs
+from dsrecon.cell import AbstractCell
+from dsrecon.evolve import AbstractSolver, separate_units
+from dsrecon.kernels.contraction import Within, contract
+from dsrecon.kernels.platform import nvidia
+from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, fuses, recurrence, serves
+from dsrecon.kernels.shift import preceding
+from dsrecon.newton.guess import AbstractGuess, first_guess
+from dsrecon.newton.solve import check_arguments, ended, tolerance
+from dsrecon.newton.windows import finished, part
+
+LEAST = 64
+"""Steps of a block at least, where their number is not asked for, and of a washout, where a block has them."""
+
+PROGRAMS, LANES, MEMBERS = 2048, 32, 16
+"""Loops that keep a GPU busy, a loop being a small state or so many units that do not meet; runs of a batch that a CPU
+takes at once."""
+
+
+class Shooting(AbstractSolver):
+    """Stretches of a run at once, by the loop, each from a guess of the state it begins at.
+
+    The run is cut into blocks of equal length. Where a block begins is found by running the cell over the last
+    `washout` steps before it from a guess; then all blocks are run together, as one batch. If every block begins where
+    the one before it ended, the pieces are the run. If not, the blocks are run again, each from where the one before
+    it ended, until they meet. After `n` iterations the first `n` blocks are right in any case; where the cell forgets
+    its start within a block all are right after the first or the second.
+
+    So it serves what `Newton` serves, cells that contract (under teacher forcing, or by a fading memory), and needs no
+    Jacobian: an iteration costs what the loop costs, `blocks` times as wide and a `blocks`-th as deep. Free-running
+    chaos takes as many iterations as there are blocks, and says `not_converged` before that.
+
+    It has converged when at every beginning of a block and every unit `|begun - ended| <= atol + rtol |ended|`, with
+    `ended` the last state of the block before. Inside of blocks steps follow one another exactly.
+
+    Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
+    way: blocks at once, from a washout behind each, again until they meet to a relative `rtol`, however many times that
+    takes. They are right when the run has converged. The guess has no gradient, and neither have the statistics.
+
+    **Arguments:**
+
+    - `blocks`: how many; `None` lets the platform decide: enough of them to fill a GPU or the lanes of a CPU, none of
+      fewer than 64 steps. Steps that are left over follow at the end.
+    - `washout`: steps before a block over which a guess is run; `None`: a fourth of a block, and 64 at
+      least where a block has them. At most a block.
+    - `max_iterations`: times that the blocks are run, at least 1.
+    - `rtol`, `atol`, `guess`, `finish`: as for `Newton`.
+    - `engine`: how a block is run, as for `Sequential`.
+
+    **Statistics** (`Trajectory.stats`), of each run of a batch:
+
+    - `iterations`: times that its blocks were run until they met.
+    - `residual`: the largest `|begun - ended| / (atol + rtol |ended|)`; at most 1 has converged.
+    - `first_inexact`: the first step of the first block that does not begin where the one before it ended, `t` where
+      there is none; of a finished run, where the loop began.
+    - `blocks`: how many.
+    - `first_nonfinite`, `fused`: as `Sequential`'s.
+
+    **Raises:** `ValueError` for an argument out of its range; where it is run, for more `blocks` than steps and a
+    `washout` longer than a block.
+
+    References: Bellen & Zennaro 1989, *Parallel algorithms for initial-value problems for difference and differential
+    equations*, J. Comput. Appl. Math. 25 (multiple shooting over a recurrence); Jaeger 2001, *The "echo state"
+    approach to analysing and training recurrent neural networks*, GMD Report 148 (washout).
+    """
+
+    blocks: int | None = eqx.field(static=True, default=None)
+    washout: int | None = eqx.field(static=True, default=None)
+    max_iterations: int = eqx.field(static=True, default=100, kw_only=True)
+    rtol: float | None = eqx.field(static=True, default=None, kw_only=True)
+    atol: float | None = eqx.field(static=True, default=None, kw_only=True)
+    guess: AbstractGuess | None = eqx.field(default=None, kw_only=True)
+    finish: str = eqx.field(static=True, default="report", kw_only=True)
+    engine: str = eqx.field(static=True, default="auto", kw_only=True)
+
+    def __check_init__(self):
+        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish)
+        if self.blocks is not None and self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, or None for what the platform likes: got {self.blocks}.")
+        if self.washout is not None and self.washout < 0:
+            raise ValueError(f"washout must be at least 0 steps, or None for a fourth of a block: got {self.washout}.")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be one of {ENGINES}: got {self.engine!r}.")
+
+    def solve(
+        self,
+        cell: AbstractCell,
+        z0: Inexact[Array, "*b m"],
+        inputs: Inputs = None,
+        steps: int | None = None,
+        guess: Inexact[Array, "*b t m"] | None = None,
+    ) -> Trajectory:
+        many = z0.ndim == 2
+        rows = (z0, inputs, guess) if many else jax.tree.map(lambda x: x[None], (z0, inputs, guess))
+        length = jax.tree.leaves(rows[1])[0].shape[1] if steps is None else steps
+        with jax.default_matmul_precision("highest"):
+            plan = _plan(self, cell, *rows[:2], length)
+            zs, stats = _shot((cell, *rows[:2]), self, plan, rows[2])
+        if not many:
+            zs, stats = jax.tree.map(lambda x: x[0], (zs, stats))
+        return ended(zs, jax.tree.map(jax.lax.stop_gradient, stats), self.finish)
+
+
+class _Plan(NamedTuple):
+    """How a run of `steps` steps is cut: `blocks` of `length` steps and a rest, a `washout` before each block; whether
+    a block is one kernel, and how many units it has that do not meet."""
+
+    steps: int
+    blocks: int
+    length: int
+    washout: int
+    fused: bool
+    units: int | None
+
+    @property
+    def whole(self) -> int:
+        return self.blocks * self.length
+
+    def cut(self, tree: Any) -> Any:
+        """Leaves `[b, t, ...]` as `[b, blocks, length, ...]`, the rest left out."""
+        return jax.tree.map(lambda x: x[:, : self.whole].reshape(len(x), self.blocks, self.length, *x.shape[2:]), tree)
+
+
+def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int) -> _Plan:
+    units = separate_units(cell, z0, inputs, True) if fuses(solver.engine) else None
+    if solver.blocks is not None and solver.blocks > steps:
+        raise ValueError(f"blocks must be at most as many as there are steps, {steps}: got {solver.blocks}.")
+    blocks = _liked(z0, steps, units) if solver.blocks is None else solver.blocks
+    length = steps // blocks
+    washout = max(length // 4, min(length, LEAST)) if solver.washout is None else solver.washout
+    if washout > length:
+        raise ValueError(f"washout must be at most a block, {length} steps: got {washout}.")
+    return _Plan(steps, blocks, length, washout, serves(cell, z0, inputs, engine=solver.engine, units=units), units)
+
+
+def _liked(z0: Array, steps: int, units: int | None) -> int:
+    """How many blocks the platform likes; of those near to that a number that leaves no steps over, if there is one."""
+    loops = 1 if units is None else -(-units // LANES)
+    most = PROGRAMS // (len(z0) * loops) if nvidia() else MEMBERS // len(z0)
+    most = max(1, min(most, steps // LEAST))
+    return next((n for n in range(most, most // 2, -1) if steps % n == 0), most)
+
+
+@eqx.filter_custom_vjp
+def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> tuple[Array, dict[str, Array]]:
+    """States `[b, t, m]` and what is said of them `[b]`, with `exact`: whether the blocks meet."""
+    cell, z0, inputs = primals
+    rtol, atol = tolerance(solver.rtol, z0.dtype), tolerance(solver.atol, z0.dtype)
+    size, along = len(z0), plan.cut(inputs)
+
+    def run(starts: Array, inputs: Inputs, steps: int) -> Array:
+        """Runs `[b, k, steps, m]` from `starts` `[b, k, m]` along leaves `[b, k, steps, ...]`."""
+        starts, inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (starts, inputs))
+        zs = recurrence(cell, starts, inputs, steps=steps, engine=solver.engine, units=plan.units, batch_first=True)
+        return zs.reshape(size, -1, *zs.shape[1:])
+
+    def following(zs: Array) -> Array:
+        """Where every block ought to begin: where the run does, and where the blocks before have ended."""
+        return jnp.concatenate([z0[:, None], zs[:, :-1, -1]], axis=1)
+
+    def made(starts: Array) -> tuple[Array, Array]:
+        """The blocks from `starts`, and how far they are from meeting, in tolerances, `[b, blocks]`."""
+        zs = run(starts, along, plan.length)
+        wanted = following(zs)
+        return zs, jnp.max(jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted)), axis=-1)
+
+    def turn(carry):
+        (zs, wrong), taken, times = carry
+        return made(following(zs)), taken + jnp.where(jnp.all(wrong <= 1, axis=-1), 0, 1), times + 1
+
+    def wanting(carry):
+        (_, wrong), _, times = carry
+        return jnp.any(~(wrong <= 1)) & (times < solver.max_iterations)
+
+    starts = z0[:, None]
+    if plan.blocks > 1:
+        if guess is None:
+            guess = jax.vmap(lambda z0, s: first_guess(solver.guess, cell, z0, s, plan.steps))(z0, inputs)
+        before = plan.cut(preceding(z0, guess.astype(z0.dtype)))
+        if plan.washout:
+            last = jax.tree.map(lambda x: x[:, :-1, plan.length - plan.washout :], along)
+            warmed = run(before[:, :-1, plan.length - plan.washout], last, plan.washout)[:, :, -1]
+        else:
+            warmed = before[:, 1:, 0]
+        starts = jnp.concatenate([starts, warmed], axis=1)
+    (zs, wrong), taken, _ = jax.lax.while_loop(wanting, turn, (made(starts), jnp.ones(size, int), jnp.ones((), int)))
+    good = wrong <= 1
+    exact = jnp.all(good, axis=-1)
+    stats = {
+        "iterations": taken,
+        "residual": jnp.max(wrong, axis=-1),
+        "first_inexact": jnp.where(exact, plan.steps, jnp.argmin(good, axis=-1) * plan.length),
+        "exact": exact,
+        "blocks": jnp.full(size, plan.blocks),
+        "fused": jnp.full(size, plan.fused),
+    }
+    zs = zs.reshape(size, plan.whole, -1)
+    if plan.whole < plan.steps:
+        left = jax.tree.map(lambda x: x[:, None, plan.whole :], inputs)
+        rest = run(zs[:, -1:], left, plan.steps - plan.whole)
+        zs = jnp.concatenate([zs, rest[:, 0]], axis=1)
+    if solver.finish == "sequential":
+        zs = finished(cell, z0, inputs, zs, stats["first_inexact"])
+    return zs, stats
+
+
+@_shot.def_fwd
+def _shot_fwd(perturbed: Any, primals: Any, solver: Shooting, plan: _Plan, guess: Any):
+    out = _shot(primals, solver, plan, guess)
+    return out, out[0]
+
+
+@_shot.def_bwd
+def _shot_bwd(zs: Array, out_bar: Any, perturbed: Any, primals: Any, solver: Shooting, plan: _Plan, guess: Any):
+    zs_bar = jnp.zeros_like(zs) if out_bar[0] is None else out_bar[0]
+    cell, z0, inputs = primals
+    rows = (preceding(z0, zs), inputs, zs_bar)
+    with jax.default_matmul_precision("highest"):
+        if plan.blocks == 1 or (plan.fused and plan.units is not None):  # of such units a scan finds all steps at once
+            return _pulled(solver, plan, cell, *rows)
+        if plan.whole == plan.steps:
+            return _pulled_in_blocks(solver, plan, cell, *rows)
+        rest_bar, arriving, rest_inputs_bar = _pulled(solver, plan, cell, *part(rows, True, plan.whole, plan.steps))
+        rows = (*rows[:2], zs_bar.at[:, plan.whole - 1].add(arriving))
+        cell_bar, z0_bar, inputs_bar = _pulled_in_blocks(solver, plan, cell, *part(rows, True, 0, plan.whole))
+        inputs_bar = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), inputs_bar, rest_inputs_bar)
+        return jax.tree.map(jnp.add, cell_bar, rest_bar), z0_bar, inputs_bar
+
+
+class _Backwards(NamedTuple):
+    """What goes back through runs: what entered every map of a step, the gradients by what each gave, and by the states
+    before the first step `[r, m]`."""
+
+    entered: list[Array]
+    arriving: list[Array]
+    first: Array
+
+
+def _back(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array) -> _Backwards:
+    """Of runs as they lie: `_lie`."""
+    if not plan.fused:
+        return _Backwards(*costates_of_loop(cell, before, inputs, zs_bar))
+    ls, first = costates_of_kernel(cell, before, inputs, zs_bar, units=plan.units, engine=_kernel(solver))
+    return _Backwards([before], [ls], first)
+
+
+def _lie(plan: _Plan, tree: Any) -> Any:
+    """Leaves `[r, t, ...]` the way the loop wants them, `[t, r, ...]`, or the kernel, as they are; and back."""
+    return tree if plan.fused else jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), tree)
+
+
+def _gathered(solver: Shooting, plan: _Plan, cell: AbstractCell, inputs: Any, back: _Backwards) -> tuple[Any, Any]:
+    """Gradients by the cell, and by the inputs `[r, t, ...]`, of what goes back through runs as they lie."""
+    within = tuple(map(Within, back.entered[1:], back.arriving[:-1]))
+    engine = _kernel(solver) if plan.fused else "loop"
+    cell_bar, bar = contract(cell, back.entered[0], inputs, back.arriving[-1], engine=engine, within=within)
+    return cell_bar, _lie(plan, bar)
+
+
+def _pulled(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array):
+    """Gradients of runs `[b, t, m]` by the cell, their starts and their inputs, all of a run in one go."""
+    before, inputs, zs_bar = _lie(plan, (before, inputs, zs_bar))
+    back = _back(solver, plan, cell, before, inputs, zs_bar)
+    cell_bar, inputs_bar = _gathered(solver, plan, cell, inputs, back)
+    return cell_bar, back.first, inputs_bar
+
+
+def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array):
+    """The same, blocks at once: a block begins, at its end, with what leaves the block behind it."""
+    size, units = len(before), before.shape[-1]
+    rtol = tolerance(solver.rtol, before.dtype)
+
+    def flat(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+    def leaving(back: _Backwards) -> Array:
+        """What arrives at the end of every block `[b, blocks, m]`."""
+        first = back.first.reshape(size, -1, units)
+        return jnp.concatenate([first[:, 1 - plan.blocks :], jnp.zeros_like(first[:, :1])], axis=1)
+
+    blocks = plan.cut((before, inputs, zs_bar))
+    *known, g = _lie(plan, flat(blocks))
+    last = (-1,) if not plan.fused else (slice(None), -1)
+
+    def made(ends: Array) -> tuple[_Backwards, Array]:
+        """What goes back where `ends` arrives, and how far the blocks are from meeting, in tolerances."""
+        back = _back(solver, plan, cell, *known, g.at[last].add(flat(ends)))
+        wanted = leaving(back)
+        scale = jnp.maximum(jnp.max(jnp.abs(zs_bar), axis=(1, 2)), jnp.max(jnp.abs(wanted), axis=(1, 2)))
+        return back, jnp.max(jnp.abs(ends - wanted), axis=(1, 2)) / (rtol * jnp.where(scale > 0, scale, 1))
+
+    def turn(carry):
+        (back, _), times = carry
+        return made(leaving(back)), times + 1
+
+    def wanting(carry):
+        (_, wrong), times = carry
+        return jnp.any(~(wrong <= 1)) & (times < plan.blocks)
+
+    ends = jnp.zeros((size, plan.blocks, units), before.dtype)
+    if plan.washout:
+        behind = _lie(plan, flat(jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)))
+        ends = leaving(_back(solver, plan, cell, *behind))
+    (back, _), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
+    cell_bar, inputs_bar = _gathered(solver, plan, cell, known[1], back)
+    z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]
+    return cell_bar, z0_bar, jax.tree.map(lambda x: x.reshape(size, plan.whole, *x.shape[2:]), inputs_bar)
+
+
+def _kernel(solver: Shooting) -> str:
+    """The engine of what goes with the kernel of a block."""
+    return "interpreted" if solver.engine == "interpreted" else "auto"

@@ -1,0 +1,198 @@
+"""Runs cut into blocks that are run at once: they are the loop's where blocks meet, and say so where they do not."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dsrecon import RESULTS, Forced, Forcing, IdentityReadout, Newton, Sequential, Shooting, evolve
+from dsrecon.models import ALRNN, GRU, ParaGRU, ParaLSTM, ShallowPLRNN
+from dsrecon.newton.shooting import MEMBERS, _liked
+from dsrecon.systems import Lozi
+from dsrecon.training import Window, gtf
+
+KEY = jax.random.key(0)
+STEPS = 61
+
+
+def forced(cell, alpha, steps=STEPS, lead=()):
+    model = Forced(cell, IdentityReadout(2, cell.state_size, key=jax.random.key(1)))
+    x = jax.random.normal(jax.random.key(2), (*lead, steps, 2))
+    z0 = jax.random.normal(jax.random.key(3), (*lead, cell.state_size))
+    return model, z0, Forcing(x, jnp.full((*lead, steps), alpha))
+
+
+def gradients(solver, cell, z0, s, steps=STEPS):
+    """A run, and the gradient of a number that all its states enter."""
+    free, fixed = eqx.partition((cell, z0, s), eqx.is_inexact_array)
+    w = jax.random.normal(jax.random.key(4), (*z0.shape[:-1], steps, z0.shape[-1]), z0.dtype)
+
+    @jax.jit
+    def of(free):
+        def number(free):
+            cell, z0, s = eqx.combine(free, fixed)
+            run = evolve(cell, z0, s, steps=steps, solver=solver, throw=False)
+            return jnp.sum(w * jnp.sin(run.zs)), run
+
+        return jax.value_and_grad(number, has_aux=True)(free)
+
+    (_, run), gradient = of(free)
+    return run, gradient
+
+
+def same(solver, cell, z0, s, rtol=1e-9):
+    found, slopes = gradients(solver, cell, z0, s)
+    wanted, wanted_slopes = gradients(Sequential(engine="loop"), cell, z0, s)
+    assert (found.result == RESULTS.successful).all()
+    np.testing.assert_allclose(found.zs, wanted.zs, rtol=rtol, atol=rtol)
+    for x, y in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted_slopes), strict=True):
+        np.testing.assert_allclose(x, y, rtol=10 * rtol, atol=10 * rtol)
+    return found
+
+
+@pytest.mark.parametrize(("blocks", "washout"), [(1, None), (4, None), (5, 12), (6, 0), (61, 1)], ids=lambda x: str(x))
+@pytest.mark.parametrize("lead", [(), (3,)], ids=["run", "batch"])
+def test_blocks_that_meet_are_the_loop(blocks, washout, lead):
+    """With a rest of steps and without, with a washout and without: where a first guess is poor, blocks run again."""
+    found = same(Shooting(blocks, washout), *forced(ALRNN(5, 2, key=KEY), 0.3, lead=lead))
+    assert found.stats["iterations"].shape == lead and (found.stats["blocks"] == blocks).all()
+    assert (found.stats["residual"] <= 1).all() and (found.stats["first_inexact"] == STEPS).all()
+    assert (found.stats["iterations"] >= (1 if blocks == 1 else 2)).all()
+
+
+def test_what_forgets_slowly_has_right_gradients_all_the_same():
+    """A costate that lives for many blocks: what goes back is run again until the blocks meet."""
+    found = same(Shooting(20, 0), *forced(ShallowPLRNN(3, 9, key=KEY), 0.02))
+    assert found.stats["iterations"] > 5
+
+
+def test_a_washout_that_forgets_needs_one_iteration():
+    model, z0, s = forced(ShallowPLRNN(3, 9, key=KEY), 0.5, steps=400)
+    run = evolve(model, z0, s, solver=Shooting(4))
+    assert run.stats["iterations"] == 1 and run.stats["residual"] <= 1
+    np.testing.assert_allclose(run.zs, evolve(model, z0, s).zs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_run_as_guess_is_found_at_once():
+    model, z0, s = forced(ShallowPLRNN(3, 9, key=KEY), 0.05)
+    zs = evolve(model, z0, s).zs
+    plain = evolve(model, z0, s, solver=Shooting(6, 0))
+    run = evolve(model, z0, s, solver=Shooting(6, 0), guess=zs)
+    assert run.stats["iterations"] == 1 < plain.stats["iterations"]
+    np.testing.assert_allclose(run.zs, zs, rtol=1e-12, atol=1e-12)
+
+
+def test_free_chaos_is_reported_and_can_be_finished():
+    cell, z0 = Lozi(), jnp.array([0.1, 0.1])
+    wanted = evolve(cell, z0, steps=100).zs
+    run = evolve(cell, z0, steps=100, solver=Shooting(10, 2, max_iterations=3), throw=False)
+    assert run.result == RESULTS.not_converged and run.stats["iterations"] == 3
+    assert run.stats["first_inexact"] == 30  # an iteration settles a block
+    np.testing.assert_array_equal(run.zs[:30], wanted[:30])
+    with pytest.raises(RuntimeError, match="did not converge: .* from step 30 of 100 on, after 3 iterations"):
+        evolve(cell, z0, steps=100, solver=Shooting(10, 2, max_iterations=3))
+    finished = evolve(cell, z0, steps=100, solver=Shooting(10, 2, max_iterations=3, finish="sequential"))
+    np.testing.assert_allclose(finished.zs, wanted, rtol=1e-12)
+    run = evolve(cell, z0, steps=100, solver=Shooting(10))
+    assert run.stats["iterations"] <= 10  # one a block at most
+    step = jax.vmap(lambda z: cell(z))(run.zs[:-1])  # the map stretches what the tolerance leaves open
+    np.testing.assert_allclose(run.zs[1:], step, rtol=1e-9, atol=1e-9)
+
+
+def test_what_overflows_says_where():
+    run = evolve(ALRNN(3, 1, key=KEY), jnp.full(3, jnp.nan), steps=40, solver=Shooting(4), throw=False)
+    assert run.result == RESULTS.diverged and run.stats["first_nonfinite"] == 0
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ALRNN(5, 2, input_size=2, key=KEY), lambda: GRU(3, input_size=2, key=KEY)], ids=["alrnn", "gru"]
+)
+def test_blocks_in_one_kernel(make):
+    cell = make()
+    z0, s = jax.random.normal(KEY, (2, cell.state_size)), jax.random.normal(KEY, (2, 13, 2))
+    (found, slopes), (wanted, wanted_slopes) = (
+        gradients(solver, cell, z0, s, 13)
+        for solver in (Shooting(3, 2, engine="interpreted"), Sequential(engine="loop"))
+    )
+    assert found.stats["fused"].all()
+    np.testing.assert_allclose(found.zs, wanted.zs, rtol=1e-9, atol=1e-9)
+    for x, y in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted_slopes), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [ParaGRU, ParaLSTM])
+def test_blocks_of_units_that_do_not_meet_in_one_kernel(make):
+    cell = make(35, input_size=2, key=KEY)
+    z0, s = jax.random.normal(KEY, (cell.state_size,)), jax.random.normal(KEY, (12, 2))
+    (found, slopes), (wanted, wanted_slopes) = (
+        gradients(solver, cell, z0, s, 12)
+        for solver in (Shooting(3, 2, engine="interpreted"), Sequential(engine="loop"))
+    )
+    assert found.stats["fused"]
+    np.testing.assert_allclose(found.zs, wanted.zs, rtol=1e-9, atol=1e-9)
+    for x, y in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted_slopes), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-8)
+
+
+def test_single_precision(float32):
+    model, z0, s = forced(ALRNN(5, 2, key=KEY), 0.3)
+    assert z0.dtype == jnp.float32
+    same(Shooting(6), model, z0, s, rtol=1e-4)
+
+
+def test_an_ensemble_is_its_members():
+    keys = jax.random.split(KEY, 3)
+    cells = eqx.filter_vmap(lambda key: ALRNN(4, 2, key=key))(keys)
+    _, z0, s = forced(ALRNN(4, 2, key=KEY), 0.3)
+
+    def run(solver):
+        def of(cell):
+            model = Forced(cell, IdentityReadout(2, 4, key=jax.random.key(1)))
+            return evolve(model, z0, s, solver=solver, throw=False).zs
+
+        return eqx.filter_vmap(of)(cells)
+
+    np.testing.assert_allclose(run(Shooting(5, 3)), run(Sequential()), rtol=1e-9, atol=1e-9)
+
+
+def test_a_loss_takes_it_and_tells_the_iterations():
+    model, _, _ = forced(ShallowPLRNN(3, 9, key=KEY), 0.3)
+    x = jax.random.normal(KEY, (2, 41, 2))
+    plain, _ = gtf(0.3)(model, None, Window(x, x), KEY)
+    solved, (_, facts) = gtf(0.3, solver=Shooting(4, 2))(model, None, Window(x, x), KEY)
+    np.testing.assert_allclose(solved, plain, rtol=1e-9)
+    assert facts["iterations"] >= 2
+
+
+def test_how_many_blocks_a_processor_likes():
+    assert _liked(jnp.zeros((1, 3)), 10_000, None) == MEMBERS
+    assert _liked(jnp.zeros((4, 3)), 10_000, None) == MEMBERS // 4
+    assert _liked(jnp.zeros((MEMBERS, 3)), 10_000, None) == 1  # a batch fills the lanes
+    assert _liked(jnp.zeros((1, 3)), 100, None) == 1  # blocks of 64 steps at least
+    assert _liked(jnp.zeros((1, 3)), 15 * 1001, None) == 15  # without steps left over, where that is near
+    assert _liked(jnp.zeros((1, 3)), 10_007, None) == MEMBERS  # a prime
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Shooting(0), "blocks must be at least 1, or None for what the platform likes: got 0"),
+        (lambda: Shooting(washout=-1), "washout must be at least 0 steps, or None for a fourth of a block: got -1"),
+        (lambda: Shooting(max_iterations=0), "max_iterations must be at least 1: got 0"),
+        (lambda: Shooting(rtol=0.0), "rtol must be positive and finite.*got 0"),
+        (lambda: Shooting(finish="never"), 'finish must be "report" or "sequential"'),
+        (lambda: Shooting(engine="pallas"), "engine must be one of .*got 'pallas'"),
+        (lambda: Shooting(62), "blocks must be at most as many as there are steps, 61: got 62"),
+        (lambda: Shooting(6, 11), "washout must be at most a block, 10 steps: got 11"),
+    ],
+)
+def test_arguments_out_of_their_range_are_told(make, message):
+    with pytest.raises(ValueError, match=message):
+        evolve(*forced(ALRNN(3, 1, key=KEY), 0.3), solver=make())
+
+
+def test_newton_and_shooting_find_the_same():
+    model, z0, s = forced(ShallowPLRNN(3, 9, key=KEY), 0.2, steps=500)
+    newton, shooting = (evolve(model, z0, s, solver=solver) for solver in (Newton(), Shooting(5)))
+    np.testing.assert_allclose(newton.zs, shooting.zs, rtol=1e-8, atol=1e-8)
