@@ -178,7 +178,7 @@ def test_how_many_blocks_a_processor_likes():
     ("make", "message"),
     [
         (lambda: Shooting(0), "blocks must be at least 1, or None for what the platform likes: got 0"),
-        (lambda: Shooting(washout=-1), "washout must be at least 0 steps, or None for a fourth of a block: got -1"),
+        (lambda: Shooting(washout=-1), "washout must be at least 0 steps, or None for a sixteenth of a block: got -1"),
         (lambda: Shooting(max_iterations=0), "max_iterations must be at least 1: got 0"),
         (lambda: Shooting(rtol=0.0), "rtol must be positive and finite.*got 0"),
         (lambda: Shooting(finish="never"), 'finish must be "report" or "sequential"'),

@@ -20,7 +20,11 @@ from dsrecon.newton.solve import check_arguments, ended, tolerance
 from dsrecon.newton.windows import finished, part
 
 LEAST = 64
-"""Steps of a block at least, where their number is not asked for, and of a washout, where a block has them."""
+"""Steps of a block at least, where their number is not asked for."""
+
+SHARE, WASHOUT = 16, 128
+"""Steps of a block to one of a washout, and those of a washout at least, where a block has them. An error of single
+precision dies out in 128 steps that forget a tenth each."""
 
 PROGRAMS, LANES, MEMBERS = 2048, 32, 16
 """Loops that keep a GPU busy, a loop being a small state or so many units that do not meet; runs of a batch that a CPU
@@ -51,8 +55,8 @@ class Shooting(AbstractSolver):
 
     - `blocks`: how many; `None` lets the platform decide: enough of them to fill a GPU or the lanes of a CPU, none of
       fewer than 64 steps. Steps that are left over follow at the end.
-    - `washout`: steps before a block over which a guess is run; `None`: a fourth of a block, and 64 at
-      least where a block has them. At most a block.
+    - `washout`: steps before a block over which a guess is run; `None`: a sixteenth of a block, and 128
+      at least where a block has them. At most a block.
     - `max_iterations`: times that the blocks are run, at least 1.
     - `rtol`, `atol`, `guess`, `finish`: as for `Newton`.
     - `engine`: how a block is run, as for `Sequential`.
@@ -88,7 +92,9 @@ class Shooting(AbstractSolver):
         if self.blocks is not None and self.blocks < 1:
             raise ValueError(f"blocks must be at least 1, or None for what the platform likes: got {self.blocks}.")
         if self.washout is not None and self.washout < 0:
-            raise ValueError(f"washout must be at least 0 steps, or None for a fourth of a block: got {self.washout}.")
+            raise ValueError(
+                f"washout must be at least 0 steps, or None for a sixteenth of a block: got {self.washout}."
+            )
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be one of {ENGINES}: got {self.engine!r}.")
 
@@ -137,7 +143,7 @@ def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps
         raise ValueError(f"blocks must be at most as many as there are steps, {steps}: got {solver.blocks}.")
     blocks = _liked(z0, steps, units) if solver.blocks is None else solver.blocks
     length = steps // blocks
-    washout = max(length // 4, min(length, LEAST)) if solver.washout is None else solver.washout
+    washout = max(length // SHARE, min(length, WASHOUT)) if solver.washout is None else solver.washout
     if washout > length:
         raise ValueError(f"washout must be at most a block, {length} steps: got {washout}.")
     return _Plan(steps, blocks, length, washout, serves(cell, z0, inputs, engine=solver.engine, units=units), units)
