@@ -9,7 +9,7 @@ import pytest
 from dsrecon import RESULTS, Forced, Forcing, IdentityReadout, Newton, Sequential, Shooting, evolve
 from dsrecon.models import ALRNN, GRU, ParaGRU, ParaLSTM, ShallowPLRNN
 from dsrecon.newton.shooting import MEMBERS, _liked
-from dsrecon.systems import Lozi
+from dsrecon.systems import Lozi, MapCell
 from dsrecon.training import Window, gtf
 
 KEY = jax.random.key(0)
@@ -51,8 +51,11 @@ def same(solver, cell, z0, s, rtol=1e-9):
     return found
 
 
-@pytest.mark.parametrize(("blocks", "washout"), [(1, None), (4, None), (5, 12), (6, 0), (61, 1)], ids=lambda x: str(x))
-@pytest.mark.parametrize("lead", [(), (3,)], ids=["run", "batch"])
+@pytest.mark.parametrize(
+    ("blocks", "washout", "lead"),
+    [(1, None, ()), (4, None, (3,)), (5, 12, ()), (6, 0, (3,)), (61, 1, ())],
+    ids=lambda x: str(x),
+)
 def test_blocks_that_meet_are_the_loop(blocks, washout, lead):
     """With a rest of steps and without, with a washout and without: where a first guess is poor, blocks run again."""
     found = same(Shooting(blocks, washout), *forced(ALRNN(5, 2, key=KEY), 0.3, lead=lead))
@@ -105,8 +108,25 @@ def test_what_overflows_says_where():
     assert run.result == RESULTS.diverged and run.stats["first_nonfinite"] == 0
 
 
+def test_a_run_that_overflows_is_not_run_again_for_every_block():
+    cell, z0 = MapCell(lambda z: z**2, 1), jnp.array([[1.5], [0.5]])
+    wanted = evolve(cell, z0, steps=300, throw=False)
+    run = evolve(cell, z0, steps=300, solver=Shooting(30, 2), throw=False)
+    np.testing.assert_array_equal(run.stats["first_nonfinite"], wanted.stats["first_nonfinite"])
+    np.testing.assert_array_equal(run.result == RESULTS.diverged, [True, False])
+    np.testing.assert_array_equal(run.result == RESULTS.successful, [False, True])
+    assert run.stats["iterations"][0] <= 3
+    first = int(wanted.stats["first_nonfinite"][0])
+    np.testing.assert_allclose(run.zs[0, :first], wanted.zs[0, :first], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: ALRNN(5, 2, input_size=2, key=KEY), lambda: GRU(3, input_size=2, key=KEY)], ids=["alrnn", "gru"]
+    "make",
+    [
+        lambda: ALRNN(5, 2, input_size=2, key=KEY),
+        pytest.param(lambda: GRU(3, input_size=2, key=KEY), marks=pytest.mark.slow),
+    ],
+    ids=["alrnn", "gru"],
 )
 def test_blocks_in_one_kernel(make):
     cell = make()
@@ -121,7 +141,7 @@ def test_blocks_in_one_kernel(make):
         np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("make", [ParaGRU, ParaLSTM])
+@pytest.mark.parametrize("make", [pytest.param(ParaGRU, marks=pytest.mark.slow), ParaLSTM])
 def test_blocks_of_units_that_do_not_meet_in_one_kernel(make):
     cell = make(35, input_size=2, key=KEY)
     z0, s = jax.random.normal(KEY, (cell.state_size,)), jax.random.normal(KEY, (12, 2))
@@ -177,8 +197,9 @@ def test_how_many_blocks_a_processor_likes():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Shooting(0), "blocks must be at least 1, or None for what the platform likes: got 0"),
-        (lambda: Shooting(washout=-1), "washout must be at least 0 steps, or None for a sixteenth of a block: got -1"),
+        (lambda: Shooting(0), "blocks must be a whole number from 1 on: got 0"),
+        (lambda: Shooting(True), "blocks must be a whole number from 1 on: got True"),
+        (lambda: Shooting(washout=-1), "washout must be a whole number from 0 on: got -1"),
         (lambda: Shooting(max_iterations=0), "max_iterations must be at least 1: got 0"),
         (lambda: Shooting(rtol=0.0), "rtol must be positive and finite.*got 0"),
         (lambda: Shooting(finish="never"), 'finish must be "report" or "sequential"'),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
+from dsrecon._checks import counted
 from dsrecon._results import Trajectory
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
@@ -49,7 +50,8 @@ class Shooting(AbstractSolver):
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
     way: blocks at once, from a washout behind each, again until they meet to a relative `rtol`, however many times that
-    takes. They are right when the run has converged. The guess has no gradient, and neither have the statistics.
+    takes (where they are not finite, no longer). They are right when the run has converged. The guess has no gradient,
+    and neither have the statistics.
 
     **Arguments:**
 
@@ -89,12 +91,10 @@ class Shooting(AbstractSolver):
 
     def __check_init__(self):
         check_arguments(self.max_iterations, self.rtol, self.atol, self.finish)
-        if self.blocks is not None and self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1, or None for what the platform likes: got {self.blocks}.")
-        if self.washout is not None and self.washout < 0:
-            raise ValueError(
-                f"washout must be at least 0 steps, or None for a sixteenth of a block: got {self.washout}."
-            )
+        if self.blocks is not None:
+            counted("blocks", self.blocks)
+        if self.washout is not None:
+            counted("washout", self.washout, 0)
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be one of {ENGINES}: got {self.engine!r}.")
 
@@ -107,11 +107,12 @@ class Shooting(AbstractSolver):
         guess: Inexact[Array, "*b t m"] | None = None,
     ) -> Trajectory:
         many = z0.ndim == 2
-        rows = (z0, inputs, guess) if many else jax.tree.map(lambda x: x[None], (z0, inputs, guess))
-        length = jax.tree.leaves(rows[1])[0].shape[1] if steps is None else steps
+        if not many:
+            z0, inputs, guess = jax.tree.map(lambda x: x[None], (z0, inputs, guess))
+        length = jax.tree.leaves(inputs)[0].shape[1] if steps is None else steps
         with jax.default_matmul_precision("highest"):
-            plan = _plan(self, cell, *rows[:2], length)
-            zs, stats = _shot((cell, *rows[:2]), self, plan, rows[2])
+            plan = _plan(self, cell, z0, inputs, length)
+            zs, stats = _shot((cell, z0, inputs), self, plan, guess)
         if not many:
             zs, stats = jax.tree.map(lambda x: x[0], (zs, stats))
         return ended(zs, jax.tree.map(jax.lax.stop_gradient, stats), self.finish)
@@ -174,19 +175,23 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         """Where every block ought to begin: where the run does, and where the blocks before have ended."""
         return jnp.concatenate([z0[:, None], zs[:, :-1, -1]], axis=1)
 
-    def made(starts: Array) -> tuple[Array, Array]:
-        """The blocks from `starts`, and how far they are from meeting, in tolerances, `[b, blocks]`."""
+    def made(starts: Array) -> tuple[Array, Array, Array]:
+        """The blocks from `starts`; how far they are from meeting, in tolerances, `[b, blocks]`; and whether it pays to
+        run them again, `[b]`: not where the blocks that are right end in a state that is not finite."""
         zs = run(starts, along, plan.length)
         wanted = following(zs)
-        return zs, jnp.max(jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted)), axis=-1)
+        wrong = jnp.max(jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted)), axis=-1)
+        first = jnp.argmin(wrong <= 1, axis=-1)
+        finite = jnp.all(jnp.isfinite(wanted[jnp.arange(size), first]), axis=-1)
+        return zs, wrong, finite & ~jnp.all(wrong <= 1, axis=-1)
 
     def turn(carry):
-        (zs, wrong), taken, times = carry
-        return made(following(zs)), taken + jnp.where(jnp.all(wrong <= 1, axis=-1), 0, 1), times + 1
+        (zs, _, again), taken, times = carry
+        return made(following(zs)), taken + jnp.where(again, 1, 0), times + 1
 
     def wanting(carry):
-        (_, wrong), _, times = carry
-        return jnp.any(~(wrong <= 1)) & (times < solver.max_iterations)
+        (_, _, again), _, times = carry
+        return jnp.any(again) & (times < solver.max_iterations)
 
     starts = z0[:, None]
     if plan.blocks > 1:
@@ -199,7 +204,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         else:
             warmed = before[:, 1:, 0]
         starts = jnp.concatenate([starts, warmed], axis=1)
-    (zs, wrong), taken, _ = jax.lax.while_loop(wanting, turn, (made(starts), jnp.ones(size, int), jnp.ones((), int)))
+    (zs, wrong, _), taken, _ = jax.lax.while_loop(wanting, turn, (made(starts), jnp.ones(size, int), jnp.ones((), int)))
     good = wrong <= 1
     exact = jnp.all(good, axis=-1)
     stats = {
@@ -295,12 +300,12 @@ def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before:
         return jnp.concatenate([first[:, 1 - plan.blocks :], jnp.zeros_like(first[:, :1])], axis=1)
 
     blocks = plan.cut((before, inputs, zs_bar))
-    *known, g = _lie(plan, flat(blocks))
+    begun, driven, g = _lie(plan, flat(blocks))
     last = (-1,) if not plan.fused else (slice(None), -1)
 
     def made(ends: Array) -> tuple[_Backwards, Array]:
         """What goes back where `ends` arrives, and how far the blocks are from meeting, in tolerances."""
-        back = _back(solver, plan, cell, *known, g.at[last].add(flat(ends)))
+        back = _back(solver, plan, cell, begun, driven, g.at[last].add(flat(ends)))
         wanted = leaving(back)
         scale = jnp.maximum(jnp.max(jnp.abs(zs_bar), axis=(1, 2)), jnp.max(jnp.abs(wanted), axis=(1, 2)))
         return back, jnp.max(jnp.abs(ends - wanted), axis=(1, 2)) / (rtol * jnp.where(scale > 0, scale, 1))
@@ -311,14 +316,14 @@ def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before:
 
     def wanting(carry):
         (_, wrong), times = carry
-        return jnp.any(~(wrong <= 1)) & (times < plan.blocks)
+        return jnp.any(jnp.isfinite(wrong) & (wrong > 1)) & (times < plan.blocks)
 
     ends = jnp.zeros((size, plan.blocks, units), before.dtype)
     if plan.washout:
         behind = _lie(plan, flat(jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)))
         ends = leaving(_back(solver, plan, cell, *behind))
     (back, _), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
-    cell_bar, inputs_bar = _gathered(solver, plan, cell, known[1], back)
+    cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
     z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]
     return cell_bar, z0_bar, jax.tree.map(lambda x: x.reshape(size, plan.whole, *x.shape[2:]), inputs_bar)
 
