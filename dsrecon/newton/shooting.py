@@ -72,8 +72,7 @@ class Shooting(AbstractSolver):
     - `blocks`: how many.
     - `first_nonfinite`, `fused`: as `Sequential`'s.
 
-    **Raises:** `ValueError` for an argument out of its range; where it is run, for more `blocks` than steps and a
-    `washout` longer than a block.
+    **Raises:** `ValueError` for an argument out of its range.
 
     References: Bellen & Zennaro 1989, *Parallel algorithms for initial-value problems for difference and differential
     equations*, J. Comput. Appl. Math. 25 (multiple shooting over a recurrence); Jaeger 2001, *The "echo state"
@@ -140,13 +139,10 @@ class _Plan(NamedTuple):
 
 def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int) -> _Plan:
     units = separate_units(cell, z0, inputs, True) if fuses(solver.engine) else None
-    if solver.blocks is not None and solver.blocks > steps:
-        raise ValueError(f"blocks must be at most as many as there are steps, {steps}: got {solver.blocks}.")
-    blocks = _liked(z0, steps, units) if solver.blocks is None else solver.blocks
+    blocks = _liked(z0, steps, units) if solver.blocks is None else min(solver.blocks, steps)
     length = steps // blocks
-    washout = max(length // SHARE, min(length, WASHOUT)) if solver.washout is None else solver.washout
-    if washout > length:
-        raise ValueError(f"washout must be at most a block, {length} steps: got {washout}.")
+    washout = max(length // SHARE, WASHOUT) if solver.washout is None else solver.washout
+    washout = min(washout, length)
     return _Plan(steps, blocks, length, washout, serves(cell, z0, inputs, engine=solver.engine, units=units), units)
 
 
