@@ -57,8 +57,8 @@ class Shooting(AbstractSolver):
 
     - `blocks`: how many, at most one a step; `None` lets the platform decide: enough of them to fill a GPU or the lanes
       of a CPU, none of fewer than 64 steps. Steps that are left over follow at the end.
-    - `washout`: steps before a block over which a guess is run, at most a block; `None`: a sixteenth of a block, and 128
-      at least.
+    - `washout`: steps before a block over which a guess is run, at most a block; `None`: a sixteenth of a block, and at
+      least 128.
     - `max_iterations`: times that the blocks are run, at least 1.
     - `rtol`, `atol`, `guess`, `finish`: as for `Newton`.
     - `engine`: how a block is run, as for `Sequential`.
