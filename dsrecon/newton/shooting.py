@@ -114,7 +114,7 @@ class Shooting(AbstractSolver):
             zs, stats = _shot((cell, z0, inputs), self, plan, guess)
         if not many:
             zs, stats = jax.tree.map(lambda x: x[0], (zs, stats))
-        return ended(zs, jax.tree.map(jax.lax.stop_gradient, stats), self.finish)
+        return ended(zs, stats, self.finish)
 
 
 class _Plan(NamedTuple):

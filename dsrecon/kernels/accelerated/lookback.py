@@ -253,9 +253,7 @@ def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> Non
         state = one(state)
         for i, x in enumerate(state):
             at = at_b + (back * u * wide + i * k)
-            if (
-                interpret
-            ):  # where a lane that writes nothing writes back what it found, and behind the beginning is the end
+            if interpret:  # there a masked lane writes back what it found, and a place before the first is the last
                 at = jnp.where(u < left, at, h_ref.shape[0])
             store(h_ref, at, x, mask=u < left)
 
