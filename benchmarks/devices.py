@@ -6,9 +6,10 @@ One line a result: milliseconds on one device and on N (default: all of this pro
 far the results are from those of one device (largest difference over the largest value). Medians of repeated calls;
 compilation is left out and told.
 
-- `ensemble`: an update of 1,024 AL-RNNs (M 20, P 2, T 200, B 16) by `fit(devices=...)`.
-- `scan`: `linear_scan` of 8,000,000 steps of 32 diagonals in float32, forward and with gradient. `forgets`: slopes
-  between .9 and .999; `keeps`: slopes of 1, whose product never vanishes.
+- `ensemble`: an update of 1,024 AL-RNNs (M 20, P 2, T 200, B 16), and of as many clipped shallow PLRNNs (M 3, H 50),
+  by `fit(devices=...)`.
+- `scan`: `linear_scan` of 8,000,000 steps of 32, 128 and 256 diagonals in float32, forward and with gradient.
+  `forgets`: slopes between .9 and .999; `keeps`: slopes of 1, whose product never vanishes.
 - `newton`: a clipped shallow PLRNN (M 3, H 50), forced with alpha .3 towards a noisy Lorenz-63 series of 2,000,000
   steps, forward and with gradient.
 
@@ -79,12 +80,20 @@ def compared(report, name: str, one_function, function, given, sharded: Sharded,
 
 
 def ensemble(report, devices, sharded, small):
-    runs, chunk = (8, 4) if small else (1024, 50)
+    for name, cell, size, loss in (
+        ("AL-RNN M20", lambda key: ALRNN(20, 2, key=key), 20, gtf(interval=16)),
+        ("shallow M3 H50", lambda key: ClippedShallowPLRNN(3, 50, key=key), 3, gtf(0.3)),
+    ):
+        ensemble_of(report, devices, small, name, cell, size, loss)
+
+
+def ensemble_of(report, devices, small, name, cell, size, loss):
+    runs, chunk = (8, 4) if small else (1024, 250)
     keys = jax.random.split(jax.random.key(0), runs)
 
     def make(key):
-        cell, readout = jax.random.split(key)
-        return Forced(ALRNN(20, 2, key=cell), IdentityReadout(3, 20, key=readout))
+        one, other = jax.random.split(key)
+        return Forced(cell(one), IdentityReadout(3, size, key=other))
 
     models = eqx.filter_vmap(make)(keys)
     sampler = Windows(lorenz_like(2_000 if small else 100_000), length=200, batch=16)
@@ -97,7 +106,7 @@ def ensemble(report, devices, sharded, small):
             return {"score": np.zeros(len(jax.tree.leaves(models)[0]))}
 
         _, history = fit(
-            models, gtf(interval=16), sampler, radam(1e-3, 1e-3, 1_000), steps=(2 if small else 8) * chunk, every=chunk,
+            models, loss, sampler, radam(1e-3, 1e-3, 1_000), steps=(2 if small else 6) * chunk, every=chunk,
             key=keys, devices=devices, evaluate=evaluate, progress=False,
         )  # fmt: skip
         groups = np.sort(np.array(ends)).reshape(-1, len(devices))  # a chunk ends when its last group has
@@ -107,7 +116,7 @@ def ensemble(report, devices, sharded, small):
     ms, several = train(devices)
     first = slice(0, 100)
     report(
-        f"ensemble of {runs}",
+        f"ensemble of {runs} {name}",
         {"one_ms": one_ms, "several_ms": ms, "times": one_ms / ms,
          "apart": float(np.max(np.abs(one.loss[first] - several.loss[first]) / np.abs(one.loss[first])))},
         {"one_compile_s": one.compile_seconds, "several_compile_s": several.compile_seconds},
@@ -115,7 +124,11 @@ def ensemble(report, devices, sharded, small):
 
 
 def scan(report, devices, sharded, small):
-    steps, m = (20_000, 4) if small else (8_000_000, 32)
+    for m in (4,) if small else (256, 128, 32):
+        scan_of(report, sharded, 20_000 if small else 8_000_000, m)
+
+
+def scan_of(report, sharded, steps, m):
 
     @jax.jit
     def make(low, high):

@@ -93,6 +93,16 @@ def forgetting() -> None:
         one, several = (linear_scan(a, b.at[50, 0].set(bad), engine=e) for e in ("sequential", sharded()))
         assert not np.isfinite(several[-1, 0])
         np.testing.assert_allclose(several, one, rtol=1e-12)
+    for slope, reverse, bad in ((0.97, False, 0.0), (1.0, True, 0.0), (0.5, False, jnp.nan), (0.5, True, jnp.inf)):
+        a = jnp.full((steps, 2), slope)
+        h_bar = b.at[50 if reverse else -50, 0].add(bad)
+        one, several = (
+            jax.vjp(lambda a, b, e=e, reverse=reverse: linear_scan(a, b, reverse=reverse, engine=e), a, b)[1](h_bar)
+            for e in ("sequential", sharded())
+        )
+        assert np.isfinite(several[1]).all() == (bad == 0.0)
+        close(one, several, 1e-10)
+    a = jnp.full((steps, 2), 0.5)
     batch = jnp.stack([b, b.at[50, 0].set(jnp.inf)])
     one, several = (jax.vmap(lambda b, e=e: linear_scan(a, b, engine=e))(batch) for e in ("sequential", sharded()))
     np.testing.assert_allclose(several, one, rtol=1e-12)

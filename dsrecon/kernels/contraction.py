@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dsrecon._types import Inputs, Step
+from dsrecon.kernels.engine import AbstractEngine
 from dsrecon.kernels.platform import nvidia
 
 CPU_WHOLE, CPU_PIECE = 2**21, 2**19
@@ -37,6 +38,13 @@ def contract(
     **Returns:** gradients in the shapes of `step` and `inputs`, `None` for what is not a number.
     """
     lead = ls.shape[:-1]
+    if isinstance(engine, AbstractEngine) and len(lead) == 1:
+        free, fixed = eqx.partition(step, eqx.is_array)
+
+        def stretch(engine, free, *rows):
+            return contract(eqx.combine(free, fixed), *rows, engine=engine)[::-1]
+
+        return engine.by_stretch(stretch, free, before, inputs, ls)[::-1]
 
     def rows(tree):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), tree)

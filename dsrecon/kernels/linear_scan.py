@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Shaped
 
-from dsrecon.kernels.engines import ENGINES, fused, run
-from dsrecon.kernels.shift import shifted, shifted_marks
+from dsrecon.kernels import shift
+from dsrecon.kernels.adjoint import costates_of_scan
+from dsrecon.kernels.engine import AbstractEngine
+from dsrecon.kernels.engines import ENGINES, run
 from dsrecon.kernels.structure import BLOCKS, DENSE, DIAGONAL, SCALAR, apply, outer, transpose_all
 
 Given = Shaped[Array | np.ndarray, "..."]
@@ -124,9 +126,9 @@ def _deferred_fwd(a, b, h0, resets, reverse: bool, engine: str | Callable):
 def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
     a, h0, resets, h = kept
     first = -1 if reverse else 0
-    l = _costates(a, resets, h_bar, reverse, engine)
+    l = costates_of_scan(a, h_bar, resets, reverse=reverse, engine=engine)
     start = jnp.zeros_like(h[0]) if h0 is None else h0
-    before = shifted(h, start, later=reverse)
+    before = (engine if isinstance(engine, AbstractEngine) else shift).shifted(h, start, later=reverse)
     if resets is not None:
         before = jnp.where(resets[:, None], start[None], before)
     if h0 is None:
@@ -137,19 +139,6 @@ def _deferred_bwd(reverse: bool, engine: str | Callable, kept, h_bar: Array):
         starts = resets | (jnp.arange(len(resets)) == (len(resets) - 1 if reverse else 0))
         h0_bar = jnp.sum(jnp.where(starts[:, None], transpose_all(a, l), jnp.zeros((), l.dtype)), 0)
     return outer(l, before, a), l, h0_bar, None
-
-
-def _costates(a: Array, resets: Array | None, h_bar: Array, reverse: bool, engine: str | Callable) -> Array:
-    """`l_t = h_bar_t + a_{t+1}^T l_{t+1}` of a scan in the direction of `reverse`: its gradient by `b`."""
-    if fused(a, h_bar, engine):
-        from dsrecon.kernels.accelerated.scan import scan
-
-        h_bar, interpret = jnp.asarray(h_bar), engine == "interpreted"
-        return scan(a, h_bar, None, resets, reverse=not reverse, adjoint=True, interpret=interpret)
-    ends = None if resets is None else shifted_marks(resets, later=not reverse)
-    u = run(a, transpose_all(a, h_bar), None, ends, reverse=not reverse, engine=engine, transpose=True)
-    later = shifted(u, jnp.zeros_like(u[0]), later=not reverse)
-    return h_bar + (later if ends is None else jnp.where(ends[:, None], jnp.zeros((), later.dtype), later))
 
 
 _deferred.defvjp(_deferred_fwd, _deferred_bwd)

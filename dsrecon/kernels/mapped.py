@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from dsrecon.kernels.engine import AbstractEngine
 from dsrecon.kernels.platform import nvidia
 
 
@@ -16,9 +17,16 @@ def mapped(function: Callable, model: Any, *along: Any, engine: Any = "auto") ->
     on the way never leaves the registers; any other, and every one on another platform, is what XLA makes of the map.
 
     **Arguments:** `function`; `model`: a PyTree, the same for every step; `along`: PyTrees with leading axis `t`;
-    `engine`: that of the scan which follows. Only beside `"auto"` and `"pallas"` is the map a kernel: one for several
-    devices must be left to the compiler, which cannot share a kernel out among them.
+    `engine`: that of the scan which follows. Only beside `"auto"` and `"pallas"` is the map a kernel; one for several
+    devices maps stretch by stretch, since the compiler cannot share a kernel out among them.
     """
+    if isinstance(engine, AbstractEngine):
+        free, fixed = eqx.partition(model, eqx.is_array)
+
+        def stretch(engine, free, *along):
+            return mapped(function, eqx.combine(free, fixed), *along, engine=engine), ()
+
+        return engine.by_stretch(stretch, free, *along)[0]
     if nvidia() and engine in ("auto", "pallas"):
         from dsrecon.kernels.accelerated.plan import Unfused
         from dsrecon.kernels.accelerated.steps import map_steps

@@ -3,19 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from dsrecon.kernels import shift
+from dsrecon.kernels.adjoint import costates_by_states, costates_of_scan
 from dsrecon.kernels.engine import AbstractEngine
 from dsrecon.kernels.engines import ENGINES, run
 from dsrecon.kernels.stretch import last_map
 from dsrecon.kernels.structure import BLOCKS, DENSE, apply
 
 Summary = Callable[..., tuple[Array, Array]]
-"""`(a, b, resets, reverse=, transpose=, early=) -> (A, B)`: what a stretch does, as `stretch.last_map`."""
+"""`(a, b, resets, reverse=, transpose=, early=, inside=) -> (A, B)`: what a stretch does, as `stretch.last_map`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +114,50 @@ class Sharded(AbstractEngine):
         )
         start = jnp.zeros_like(b, shape=b.shape[1:]) if h0 is None else h0
         placed = (time, time, everywhere, None if resets is None else time)
-        h = jax.shard_map(over, mesh=self.mesh, in_specs=placed, out_specs=time, check_vma=False)(a, b, start, resets)
+        h = self._spread(over, placed, time)(a, b, start, resets)
         return self._everywhere(h[:steps]) if spare else h
+
+    def costates(self, a: Array, h_bar: Array, resets: Array | None, *, reverse: bool) -> Array:
+        """As `states`, of the adjoint recurrence; where there are resets or steps left over, by `states`."""
+        if resets is not None or self._left_over(h_bar):
+            return costates_by_states(a, h_bar, resets, reverse=reverse, engine=self)
+        time = PartitionSpec(self.axis)
+        return self._spread(functools.partial(_costates, self, reverse=reverse), (time, time), time)(a, h_bar)
+
+    def shifted(self, x: Array, edge: Array, *, later: bool) -> Array:
+        """One step travels from each device to the next."""
+        if self._left_over(x):
+            return shift.shifted(x, edge, later=later)
+        end, away = (0, -1) if later else (-1, 1)
+        onward = [(k, k + away) for k in range(self.devices) if 0 <= k + away < self.devices]
+
+        def moved(x, edge):
+            arriving = jax.lax.ppermute(x[end], self.axis, onward)
+            last = jax.lax.axis_index(self.axis) == (self.devices - 1 if later else 0)
+            return shift.shifted(x, jnp.where(last, edge, arriving), later=later)
+
+        time, everywhere = PartitionSpec(self.axis), PartitionSpec()
+        return self._spread(moved, (time, everywhere), time)(x, edge)
+
+    def by_stretch(self, function: Callable[..., tuple[Any, Any]], whole: Any, *along: Any) -> tuple[Any, Any]:
+        """Each device its stretch with the engine of one device; with steps left over the compiler decides."""
+        if any(map(self._left_over, jax.tree.leaves(along))):
+            return function("associative", whole, *along)
+
+        def stretch(whole, *along):
+            told, sums = function(self.engine, whole, *along)
+            return told, jax.tree.map(lambda x: jax.lax.psum(x, self.axis), sums)
+
+        time, everywhere = PartitionSpec(self.axis), PartitionSpec()
+        return self._spread(stretch, (everywhere, *[time] * len(along)), (time, everywhere))(whole, *along)
+
+    def _spread(self, function: Callable, given: Any, found: Any) -> Callable:
+        """The function of one device on all of them."""
+        return jax.shard_map(function, mesh=self.mesh, in_specs=given, out_specs=found, check_vma=False)
+
+    def _left_over(self, x: Array) -> int:
+        """Steps by which the time of `x` is longer than stretches of one length."""
+        return x.shape[0] % self.devices
 
     def _everywhere(self, x: Array) -> Array:
         """The whole on every device: XLA's own uneven stretches give wrong numbers where a step of them is set."""
@@ -141,9 +186,7 @@ def _stretch(
     start: bool,
 ) -> Array:
     """What one device does: its stretch of the states."""
-    count, axis, m = sharded.devices, sharded.axis, b.shape[1]
-    number = jax.lax.axis_index(axis)
-    place = count - 1 - number if reverse else number
+    count, place = sharded.devices, _place(sharded, reverse)
     restarted = b if resets is None or not start else _with_starts(a, b, h0, resets, transpose)
 
     def states(begin: Array) -> Array:
@@ -157,16 +200,46 @@ def _stretch(
 
     if count == 1:
         return states(h0)
-    A, B = sharded.summary(a, restarted, resets, reverse=reverse, transpose=transpose, early=not differentiable)
-    shared = jax.lax.all_gather(jnp.concatenate([A.reshape(-1), B]), axis)
+    options = {"reverse": reverse, "transpose": transpose, "early": not differentiable}
+    starts = _starts(sharded, sharded.summary(a, restarted, resets, **options), h0, reverse)
+    h = states(starts[place])
+    last = 0 if reverse else -1
+    return h if differentiable else _handed_on(sharded, h, starts, states, lambda h: h[last], reverse)
+
+
+def _costates(sharded: Sharded, a: Array, h_bar: Array, *, reverse: bool) -> Array:
+    """What one device does: its stretch of the costates of a scan in the direction of `reverse`."""
+    back, last = not reverse, -1 if reverse else 0
+
+    def costates(arriving: Array) -> Array:
+        return costates_of_scan(a, h_bar, None, reverse=reverse, engine=sharded.engine, arriving=arriving)
+
+    def leaving(l: Array) -> Array:
+        return apply(a[last], l[last], transpose=True)
+
+    made = sharded.summary(a, h_bar, None, reverse=back, transpose=True, inside=True)
+    starts = _starts(sharded, made, jnp.zeros_like(h_bar[0]), back)
+    l = costates(starts[_place(sharded, back)])
+    return _handed_on(sharded, l, starts, costates, leaving, back)
+
+
+def _place(sharded: Sharded, reverse: bool) -> Array:
+    """The number of this device's stretch, in the direction of the recurrence."""
+    number = jax.lax.axis_index(sharded.axis)
+    return sharded.devices - 1 - number if reverse else number
+
+
+def _starts(sharded: Sharded, made: tuple[Array, Array], h0: Array, reverse: bool) -> Array:
+    """What each stretch begins from, in the direction of the recurrence: all of them, on every device."""
+    A, B = made
+    m = B.size
+    shared = jax.lax.all_gather(jnp.concatenate([A.reshape(-1), B]), sharded.axis)
     shared = shared[::-1] if reverse else shared
     arrivals = [h0]
-    for k in range(count - 1):
+    for k in range(sharded.devices - 1):
         A, B = shared[k, :-m].reshape(A.shape), shared[k, -m:]
         arrivals.append(jnp.where(jnp.all(A == 0), B, apply(A, arrivals[-1]) + B))
-    starts = jnp.stack(arrivals)
-    h = states(starts[place])
-    return h if differentiable else _handed_on(h, starts, states, axis, count, place, reverse)
+    return jnp.stack(arrivals)
 
 
 def _with_starts(a: Array, b: Array, h0: Array, resets: Array, transpose: bool) -> Array:
@@ -176,27 +249,26 @@ def _with_starts(a: Array, b: Array, h0: Array, resets: Array, transpose: bool) 
 
 
 def _handed_on(
+    sharded: Sharded,
     h: Array,
     starts: Array,
     states: Callable[[Array], Array],
-    axis: str,
-    count: int,
-    place: Array,
+    leaving: Callable[[Array], Array],
     reverse: bool,
 ) -> Array:
     """`h`, unless a stretch ends in infinity or NaN and the next one began otherwise: then one device after the other.
 
     Both loops turn only where that is so, in any sequence of a batch under `vmap`.
     """
-    last = 0 if reverse else -1
-    ends = jax.lax.all_gather(h[last], axis)
+    count, axis, place = sharded.devices, sharded.axis, _place(sharded, reverse)
+    ends = jax.lax.all_gather(leaving(h), axis)
     ends = ends[::-1] if reverse else ends
     astray = jnp.any(jnp.isfinite(ends[:-1]) != jnp.isfinite(starts[1:]))
     onward = [(k, k - 1) if reverse else (k - 1, k) for k in range(1, count)]
 
     def hand_on(carry):
         turn, h = carry
-        begin = jax.lax.ppermute(h[last], axis, onward)
+        begin = jax.lax.ppermute(leaving(h), axis, onward)
         return turn + 1, jnp.where(place == turn, states(begin), h)
 
     def going(carry):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Inexact
 
 from dsrecon.kernels.engines import ACCELERATOR_WRITTEN, Part, _join, _parts
-from dsrecon.kernels.structure import Form, form_of
+from dsrecon.kernels.structure import Form, apply_all, form_of, transpose_all
 
 RADIX = 8
 """Steps of diagonals that are joined in one go: one kernel a level on an accelerator, an eighth of the numbers after
@@ -32,13 +32,14 @@ def last_map(
     reverse: bool = False,
     transpose: bool = False,
     early: bool = True,
+    inside: bool = False,
 ) -> tuple[Array, Inexact[Array, "m"]]:
     """`(A, B)`: the state after all steps is `A h + B` where `h` is the state before them.
 
     **Arguments:** `a`, `b`, `reverse` as for `linear_scan`; `resets` `[t]`: where true, `b` alone is the state after
     the step; `transpose`: the slopes are `a^T`; `early`: look from the end backwards, and stop where the product of
     slopes is smaller than the smallest normal number in all its entries. `A` is then 0. JAX refuses reverse mode
-    through an early stop.
+    through an early stop; `inside`: the terms go through the slopes too, `a (h + b)`.
 
     **Returns:** `A` in the structure of one step of `a` (transposed already), `B` `[m]`.
     """
@@ -49,7 +50,8 @@ def last_map(
         """`(A, B, R)` of the steps from `begin` on, counted from the end that states leave by."""
         low = begin if reverse else steps - begin - length
         part = slice(low, low + length)
-        return _joined(form, _parts(form, a[part], b[part], None if resets is None else resets[part]), reverse)
+        terms = (transpose_all if transpose else apply_all)(a[part], b[part]) if inside else b[part]
+        return _joined(form, _parts(form, a[part], terms, None if resets is None else resets[part]), reverse)
 
     def onward(part: Part, done: int, length: int) -> Part:
         """All that is earlier than the last `done` steps as well, unless it does not matter."""

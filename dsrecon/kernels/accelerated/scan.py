@@ -56,7 +56,8 @@ def scan(
     """`h_t = a_t h_{t-1} + b_t`, in the shapes of `linear_scan`.
 
     With `adjoint` `l_t = b_t + a_{t+1}^T l_{t+1}`, along `reverse` too (that of the scan the other way round), with the
-    resets of the scan and from 0: `h0` is then `None`. Slopes are read where they lie.
+    resets of the scan; `h0` is then what is added to the first term, and only without resets. Slopes are read where
+    they lie.
     """
     if jnp.issubdtype(b.dtype, jnp.complexfloating):
         slopes = jnp.conj(a) if adjoint else a  # nothing is conjugated in a transpose, but blocks are turned
@@ -72,6 +73,8 @@ def scan(
         )
         return _joined(h)
     if a.ndim == 3 and a.shape[1] > LARGEST:
+        if adjoint and h0 is not None:  # no slope lies behind the last step
+            b, h0 = b.at[-1 if reverse else 0].add(h0), None
         return dense.scan(a, b, h0, resets, reverse=reverse, adjoint=adjoint, interpret=interpret)
     if a.ndim == 2 and resets is None and how is None:
         h0 = jnp.zeros_like(b[0]) if h0 is None else h0
@@ -91,7 +94,7 @@ def _batched(reverse: bool, adjoint: bool, interpret: bool) -> Callable[[Array, 
     def run(a, b, h0):
         if a.size >= COUNTED and len(a) > 1:
             return jnp.concatenate([run(a[i : i + 1], b[i : i + 1], h0[i : i + 1]) for i in range(len(a))])
-        start = None if adjoint else h0[:, None]
+        start = h0[:, None]
         h = call(a[:, :, None], b[:, :, None], start, None, reverse=reverse, adjoint=adjoint, interpret=interpret)
         return h[:, :, 0]
 
