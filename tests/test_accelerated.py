@@ -14,7 +14,7 @@ import pytest
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan, pullback
-from dsrecon.kernels.accelerated import dense
+from dsrecon.kernels.accelerated import dense, pull
 from dsrecon.kernels.accelerated.gates import logistic, tanh
 from dsrecon.kernels.accelerated.lookback import Cut, cut
 from dsrecon.kernels.accelerated.loop import forward
@@ -34,6 +34,7 @@ from dsrecon.models import (
     ShallowPLRNN,
     TanhRNN,
 )
+from dsrecon.newton import Shooting
 from dsrecon.newton.regions import region_of
 from dsrecon.readout import Forced, Forcing, IdentityReadout, LinearReadout
 
@@ -231,6 +232,81 @@ def test_loops_in_one_kernel_are_loops(name):
     assert fused and not in_kernel
     for x, y in zip(found, wanted, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
+
+
+class Halved(AbstractCell):
+    """Units that do not meet, in a map with a derivative of its own (of `relu`, whose slope at 0 is 0)."""
+
+    a: jax.Array
+
+    @property
+    def state_size(self):
+        return self.a.size
+
+    def __call__(self, z, s=None):
+        return self.a * jax.nn.relu(z - 1)
+
+    def linearise(self, z, s=None):
+        return self(z), jnp.where(z > 1, self.a, jnp.zeros_like(z))
+
+
+def way_back(cell, engine, steps, dtype=np.float64, batch=2, solver=Sequential):
+    """Gradients of a run by its cell, start and inputs."""
+    k = getattr(cell, "C", None)
+    rng = np.random.default_rng(2)
+    z0, g = (jnp.asarray(rng.normal(size=s).astype(dtype)) for s in
+             ((batch, cell.state_size), (batch, steps, cell.state_size)))  # fmt: skip
+    s = None if k is None else jnp.asarray(rng.normal(size=(batch, steps, k.shape[1])).astype(dtype))
+    free, fixed = eqx.partition(cell, eqx.is_inexact_array)
+    free = jax.tree.map(lambda p: p.astype(dtype), free)
+
+    def run(free, z0, s):
+        how = solver(engine=engine)
+        return evolve(eqx.combine(free, fixed), z0, s, steps=steps, solver=how, throw=False).zs
+
+    return jax.tree.leaves(jax.jit(lambda *given: jax.vjp(run, *given)[1](g))(free, z0, s))
+
+
+@pytest.fixture
+def every_width(monkeypatch):
+    """The whole way back in one kernel, however few units there are; programs made before do not know of it."""
+    jax.clear_caches()
+    monkeypatch.setattr(pull, "WIDE", 1)
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(("name", "steps"), [("para-gru", 11), ("para-lstm", 1), ("para-lstm", 2), ("undriven", 3)])
+def test_the_way_back_in_one_kernel_is_that_of_the_loop(name, steps, every_width, monkeypatch):
+    cell = ParaGRU(35, key=KEY) if name == "undriven" else LOOPS[name]()
+    calls = []
+    through = pull.through
+    monkeypatch.setattr(pull, "through", lambda *given, **how: calls.append(1) or through(*given, **how))
+    for x, y in zip(way_back(cell, "interpreted", steps), way_back(cell, "loop", steps), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+    assert calls
+
+
+def test_the_way_back_in_blocks_and_in_single_precision(every_width):
+    cell = LOOPS["para-lstm"]()
+    pair = (way_back(cell, e, 9, np.float32, solver=lambda engine: Shooting(2, 3, engine=engine))
+            for e in ("interpreted", "loop"))  # fmt: skip
+    for x, y in zip(*pair, strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5 * np.abs(y).max())
+
+
+def test_a_derivative_of_its_own_is_not_inlined(every_width):
+    cell = Halved(jnp.full(4, 0.5))
+    with pytest.raises(Unfused, match="derivatives of its own"):
+        pull.check(cell, jnp.ones((2, 4)), None, 4)
+    for x, y in zip(way_back(cell, "interpreted", 5), way_back(cell, "loop", 5), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_how_many_units_the_way_back_takes_in_one_kernel():
+    assert pull.wide(8, 1024)
+    assert pull.wide(128, 1)
+    assert not pull.wide(8, 480)
 
 
 def test_many_hidden_units_in_one_kernel_under_a_linear_readout():
@@ -443,3 +519,17 @@ def test_loops_on_the_hardware(name):
         scale, ours, theirs = np.abs(z).max(), np.abs(x - z).max(), np.abs(y - z).max()
         print(name, z.shape, ours / (scale + 1e-30), theirs / (scale + 1e-30))
         assert ours <= max(1e-5 * scale, 2 * theirs) + 1e-30
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", [Sequential, Shooting])
+@pytest.mark.parametrize("make", [ParaGRU, ParaLSTM])
+def test_the_way_back_on_the_hardware(make, solver):
+    cell = make(1030, input_size=2, key=KEY)
+    assert pull.wide(4, 1030)
+    with jax.default_matmul_precision("highest"):
+        found, wanted = (
+            way_back(cell, e, 2051, np.float32, batch=4, solver=s) for e, s in (("fused", solver), ("loop", Sequential))
+        )
+    for x, y in zip(found, wanted, strict=True):
+        assert float(jnp.abs(x - y).max()) <= 2e-5 * float(jnp.abs(y).max())

@@ -17,6 +17,9 @@ INLINED = frozenset(
     "optimization_barrier reshard".split()
 )
 
+WRITTEN_OUT: dict[str, Callable] = {"one_minus_square": lambda x: (1 - x) * (1 + x)}
+"""Operations of some versions of JAX (this one in the derivative of `tanh`), in those that kernels and rules know."""
+
 
 def aval(v: Any) -> Any:
     """Shape and type of a variable or a literal."""
@@ -64,10 +67,33 @@ def _inline(jaxpr, operations: list[Operation], names: dict, values: dict) -> No
                 values[v] = value
             _inline(program, operations, theirs, values)
             names |= {outer: _named(v, theirs) for outer, v in zip(eqn.outvars, program.outvars, strict=True)}
+        elif eqn.primitive.name in WRITTEN_OUT:
+            shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in given]
+            program = jax.make_jaxpr(WRITTEN_OUT[eqn.primitive.name])(*shapes).jaxpr
+            theirs = dict(zip(program.invars, given, strict=True))
+            _inline(program, operations, theirs, values)
+            names |= {outer: _named(v, theirs) for outer, v in zip(eqn.outvars, program.outvars, strict=True)}
         else:
             found = tuple(Var(v.aval) for v in eqn.outvars)
             names |= dict(zip(eqn.outvars, found, strict=True))
             operations.append(Operation(eqn.primitive, given, found, eqn.params))
+
+
+def own_rules(function: Callable, *given: Any) -> list[str]:
+    """Names of the parts of a function that have derivatives of their own: what is inlined has lost them."""
+
+    def within(jaxpr) -> list[str]:
+        found = []
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name.startswith(("custom_jvp", "custom_vjp")):
+                found.append(str(eqn.params.get("name", eqn.primitive.name)))
+            elif eqn.primitive.name in INLINED:
+                for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+                    inner = eqn.params.get(key)
+                    found += [] if inner is None else within(getattr(inner, "jaxpr", inner))
+        return found
+
+    return within(jax.make_jaxpr(function)(*given).jaxpr)
 
 
 def _named(v, names: dict):

@@ -107,6 +107,12 @@ def _kernel_fwd(perturbed: Any, primals: Any, steps: int, interpret: bool, units
 @_kernel.def_bwd
 def _kernel_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int, interpret: bool, units: int | None):
     step, z0, inputs = primals
+    if units is not None and pulls(step, z0, inputs, units, rows=len(zs)):
+        from dsrecon.kernels.accelerated.pull import pull, through
+
+        z0_bar, told = pull(step, z0, zs, inputs, zs_bar, None, units=units, interpret=interpret)
+        step_bar, inputs_bar = through(step, z0, inputs, told, units=units)
+        return step_bar, z0_bar, inputs_bar
     before, engine = preceding(z0, zs), "interpreted" if interpret else "auto"
     ls, z0_bar = costates_of_kernel(step, before, inputs, zs_bar, units=units, engine=engine)
     step_bar, inputs_bar = contract(step, before, inputs, ls, engine=engine)
@@ -123,6 +129,19 @@ def costates_of_kernel(
         return backward(step, before, inputs, zs_bar, interpret=engine == "interpreted")
     J = jax.vmap(jax.vmap(lambda z, s: unit_jacobian(step, z, s, units)))(before, inputs)
     return jax.vmap(lambda J, g: costates(J, g, engine=engine))(J, zs_bar)
+
+
+def pulls(step: Step, z0: Array, inputs: Inputs, units: int, *, rows: int) -> bool:
+    """Whether the whole reverse pass of `rows` sequences of units that do not meet is one kernel."""
+    from dsrecon.kernels.accelerated.pull import Unfused, check, wide
+
+    if not wide(rows, units):
+        return False
+    try:
+        check(step, z0, inputs, units)
+    except Unfused:
+        return False
+    return True
 
 
 def fuses(engine: str) -> bool:

@@ -14,7 +14,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.evolve import AbstractSolver, separate_units
 from dsrecon.kernels.contraction import Within, contract
 from dsrecon.kernels.platform import nvidia
-from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, fuses, recurrence, serves
+from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, fuses, pulls, recurrence, serves
 from dsrecon.kernels.shift import preceding
 from dsrecon.newton.guess import AbstractGuess, first_guess
 from dsrecon.newton.solve import check_arguments, ended, tolerance
@@ -49,9 +49,10 @@ class Shooting(AbstractSolver):
     `ended` the last state of the block before. Inside of blocks steps follow one another exactly.
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
-    way: blocks at once, from a washout behind each, again until they meet to a relative `rtol`, however many times that
-    takes (where they are not finite, no longer). They are right when the run has converged. The guess has no gradient,
-    and neither have the statistics.
+    way: blocks at once, from a washout behind each, again until they meet, however many times that takes (where they
+    are not finite, no longer). They meet to a relative `rtol` of the largest costate between blocks, or of the largest
+    gradient by a state of the washouts. They are right when the run has converged. The guess has no gradient, and
+    neither have the statistics.
 
     **Arguments:**
 
@@ -119,7 +120,7 @@ class Shooting(AbstractSolver):
 
 class _Plan(NamedTuple):
     """How a run of `steps` steps is cut: `blocks` of `length` steps and a rest, a `washout` before each block; whether
-    a block is one kernel, and how many units it has that do not meet."""
+    a block is one kernel, how many units it has that do not meet, and whether the way back is one kernel too."""
 
     steps: int
     blocks: int
@@ -127,6 +128,7 @@ class _Plan(NamedTuple):
     washout: int
     fused: bool
     units: int | None
+    pulls: bool
 
     @property
     def whole(self) -> int:
@@ -143,7 +145,9 @@ def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps
     length = steps // blocks
     washout = max(length // SHARE, WASHOUT) if solver.washout is None else solver.washout
     washout = min(washout, length)
-    return _Plan(steps, blocks, length, washout, serves(cell, z0, inputs, engine=solver.engine, units=units), units)
+    fused = serves(cell, z0, inputs, engine=solver.engine, units=units)
+    back = fused and units is not None and pulls(cell, z0, inputs, units, rows=len(z0) * blocks)
+    return _Plan(steps, blocks, length, washout, fused, units, back)
 
 
 def _liked(z0: Array, steps: int, units: int | None) -> int:
@@ -231,34 +235,59 @@ def _shot_fwd(perturbed: Any, primals: Any, solver: Shooting, plan: _Plan, guess
 def _shot_bwd(zs: Array, out_bar: Any, perturbed: Any, primals: Any, solver: Shooting, plan: _Plan, guess: Any):
     zs_bar = jnp.zeros_like(zs) if out_bar[0] is None else out_bar[0]
     cell, z0, inputs = primals
-    rows = (preceding(z0, zs), inputs, zs_bar)
+    rows = (zs if plan.pulls else preceding(z0, zs), inputs, zs_bar)
     with jax.default_matmul_precision("highest"):
-        if plan.blocks == 1 or (plan.fused and plan.units is not None):  # of such units a scan finds all steps at once
-            return _pulled(solver, plan, cell, *rows)
+        scanned = plan.fused and plan.units is not None and not plan.pulls
+        if plan.blocks == 1 or scanned:  # a scan finds the costates of all steps at once
+            return _pulled(solver, plan, cell, z0, *rows)
         if plan.whole == plan.steps:
-            return _pulled_in_blocks(solver, plan, cell, *rows)
-        rest_bar, arriving, rest_inputs_bar = _pulled(solver, plan, cell, *part(rows, True, plan.whole, plan.steps))
+            return _pulled_in_blocks(solver, plan, cell, z0, *rows)
+        middle, rest = zs[:, plan.whole - 1], part(rows, True, plan.whole, plan.steps)
+        rest_bar, arriving, rest_inputs_bar = _pulled(solver, plan, cell, middle, *rest)
         rows = (*rows[:2], zs_bar.at[:, plan.whole - 1].add(arriving))
-        cell_bar, z0_bar, inputs_bar = _pulled_in_blocks(solver, plan, cell, *part(rows, True, 0, plan.whole))
+        cell_bar, z0_bar, inputs_bar = _pulled_in_blocks(solver, plan, cell, z0, *part(rows, True, 0, plan.whole))
         inputs_bar = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), inputs_bar, rest_inputs_bar)
         return jax.tree.map(jnp.add, cell_bar, rest_bar), z0_bar, inputs_bar
 
 
 class _Backwards(NamedTuple):
     """What goes back through runs: what entered every map of a step, the gradients by what each gave, and by the states
-    before the first step `[r, m]`."""
+    before the first step `[r, m]`; or, of the kernel that makes the whole way, `told` and the last of these."""
 
     entered: list[Array]
     arriving: list[Array]
     first: Array
+    told: Any = None
 
 
-def _back(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array) -> _Backwards:
-    """Of runs as they lie: `_lie`."""
+def _back(
+    solver: Shooting,
+    plan: _Plan,
+    cell: AbstractCell,
+    z0: Array,
+    states: Array,
+    inputs: Any,
+    zs_bar: Array,
+    ends: Array | None,
+) -> _Backwards:
+    """Of runs as they lie (`_lie`), from `z0` `[r, m]`.
+
+    `states`: before every step, but after it where the way back is one kernel; `ends` `[r, m]`: what arrives at the
+    last steps from behind them.
+    """
+    if plan.pulls:
+        from dsrecon.kernels.accelerated.pull import pull
+
+        assert plan.units is not None
+        interpret = solver.engine == "interpreted"
+        first, told = pull(cell, z0, states, inputs, zs_bar, ends, units=plan.units, interpret=interpret)
+        return _Backwards([], [], first, told)
+    if ends is not None:
+        zs_bar = zs_bar.at[(slice(None), -1) if plan.fused else (-1,)].add(ends)
     if not plan.fused:
-        return _Backwards(*costates_of_loop(cell, before, inputs, zs_bar))
-    ls, first = costates_of_kernel(cell, before, inputs, zs_bar, units=plan.units, engine=_kernel(solver))
-    return _Backwards([before], [ls], first)
+        return _Backwards(*costates_of_loop(cell, states, inputs, zs_bar))
+    ls, first = costates_of_kernel(cell, states, inputs, zs_bar, units=plan.units, engine=_kernel(solver))
+    return _Backwards([states], [ls], first)
 
 
 def _lie(plan: _Plan, tree: Any) -> Any:
@@ -268,24 +297,34 @@ def _lie(plan: _Plan, tree: Any) -> Any:
 
 def _gathered(solver: Shooting, plan: _Plan, cell: AbstractCell, inputs: Any, back: _Backwards) -> tuple[Any, Any]:
     """Gradients by the cell, and by the inputs `[r, t, ...]`, of what goes back through runs as they lie."""
+    if plan.pulls:
+        from dsrecon.kernels.accelerated.pull import through
+
+        assert plan.units is not None
+        return through(cell, back.first, inputs, back.told, units=plan.units)
     within = tuple(map(Within, back.entered[1:], back.arriving[:-1]))
     engine = _kernel(solver) if plan.fused else "loop"
     cell_bar, bar = contract(cell, back.entered[0], inputs, back.arriving[-1], engine=engine, within=within)
     return cell_bar, _lie(plan, bar)
 
 
-def _pulled(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array):
-    """Gradients of runs `[b, t, m]` by the cell, their starts and their inputs, all of a run in one go."""
-    before, inputs, zs_bar = _lie(plan, (before, inputs, zs_bar))
-    back = _back(solver, plan, cell, before, inputs, zs_bar)
+def _pulled(solver: Shooting, plan: _Plan, cell: AbstractCell, z0: Array, states: Array, inputs: Any, zs_bar: Array):
+    """Gradients of runs from `z0` by the cell, their starts and their inputs, all of a run in one go.
+
+    `states` `[b, t, m]`: as of `_back`.
+    """
+    states, inputs, zs_bar = _lie(plan, (states, inputs, zs_bar))
+    back = _back(solver, plan, cell, z0, states, inputs, zs_bar, None)
     cell_bar, inputs_bar = _gathered(solver, plan, cell, inputs, back)
     return cell_bar, back.first, inputs_bar
 
 
-def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before: Array, inputs: Any, zs_bar: Array):
+def _pulled_in_blocks(
+    solver: Shooting, plan: _Plan, cell: AbstractCell, z0: Array, states: Array, inputs: Any, zs_bar: Array
+):
     """The same, blocks at once: a block begins, at its end, with what leaves the block behind it."""
-    size, units = len(before), before.shape[-1]
-    rtol = tolerance(solver.rtol, before.dtype)
+    size, units = len(states), states.shape[-1]
+    rtol = tolerance(solver.rtol, states.dtype)
 
     def flat(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
@@ -295,15 +334,15 @@ def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before:
         first = back.first.reshape(size, -1, units)
         return jnp.concatenate([first[:, 1 - plan.blocks :], jnp.zeros_like(first[:, :1])], axis=1)
 
-    blocks = plan.cut((before, inputs, zs_bar))
-    begun, driven, g = _lie(plan, flat(blocks))
-    last = (-1,) if not plan.fused else (slice(None), -1)
+    blocks = plan.cut((states, inputs, zs_bar))
+    starts = jnp.concatenate([z0[:, None], blocks[0][:, :-1, -1]], axis=1)  # where blocks begin, of states after steps
+    along, driven, g = _lie(plan, flat(blocks))
 
     def made(ends: Array) -> tuple[_Backwards, Array]:
         """What goes back where `ends` arrives, and how far the blocks are from meeting, in tolerances."""
-        back = _back(solver, plan, cell, begun, driven, g.at[last].add(flat(ends)))
+        back = _back(solver, plan, cell, flat(starts), along, driven, g, flat(ends))
         wanted = leaving(back)
-        scale = jnp.maximum(jnp.max(jnp.abs(zs_bar), axis=(1, 2)), jnp.max(jnp.abs(wanted), axis=(1, 2)))
+        scale = jnp.maximum(beside, jnp.max(jnp.abs(wanted), axis=(1, 2)))
         return back, jnp.max(jnp.abs(ends - wanted), axis=(1, 2)) / (rtol * jnp.where(scale > 0, scale, 1))
 
     def turn(carry):
@@ -314,10 +353,12 @@ def _pulled_in_blocks(solver: Shooting, plan: _Plan, cell: AbstractCell, before:
         (_, wrong), times = carry
         return jnp.any(jnp.isfinite(wrong) & (wrong > 1)) & (times < plan.blocks)
 
-    ends = jnp.zeros((size, plan.blocks, units), before.dtype)
+    ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), zs_bar
     if plan.washout:
-        behind = _lie(plan, flat(jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)))
-        ends = leaving(_back(solver, plan, cell, *behind))
+        behind = jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)
+        near, last = behind[2], _lie(plan, flat(behind))
+        ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
+    beside = jnp.max(jnp.abs(near).reshape(size, -1), axis=1)
     (back, _), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
     cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
     z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]

@@ -89,23 +89,23 @@ def check(step: Any, z0: Array, inputs: Any, units: int | None) -> None:
     numbers = max((math.prod(x.shape) for x in jax.tree.leaves(inputs)), default=1)
     if numbers >= 2**31:
         raise Unfused(f"the inputs have {numbers} numbers: the loop kernel counts up to 2^31.")
-    _check(plan(onwards, free, z, now, units=units), units)
+    checked(plan(onwards, free, z, now, units=units), units)
     if units is None:
-        _check(plan(pulled, free, z, (z, now)), units)
+        checked(plan(pulled, free, z, (z, now)), units)
 
 
-def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=False, interpret=False):
+def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=False, interpret=False, starts=None):
     """`carry, told_t = step(parameters, carry, inputs_t)` of every sequence of a batch.
 
-    **Arguments:** `carry`: leaves `[b, m]`; `inputs`: leaves `[b, t, ...]`. **Returns:** `told` `[b, t, m]` and the
-    carry behind the last step.
+    **Arguments:** `carry`: leaves `[b, m]`; `inputs`: leaves `[b, t, ...]`; `starts` `[b, m]`, in reverse alone: the
+    first leaf of the inputs is then states after each step, and a step is given the state before it, `starts` at first.
+    **Returns:** `told` `[b, t, m]` and the carry behind the last step.
     """
     lead = jax.tree.leaves(carry)[0].shape[0]
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
     now = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), inputs)
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters)
-    made = plan(step, given, one, now, units=units)
-    _check(made, units)
+    made = checked(plan(step, given, one, now, units=units), units)
 
     known = dict(made.values) | dict(zip(made.parameters, jax.tree.leaves(parameters), strict=True))
     run(made.once, known)
@@ -117,12 +117,26 @@ def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=Fal
         return [there[v] for v in made.streams]
 
     streams = jax.vmap(jax.vmap(ahead))(jax.tree.leaves(inputs)) if made.streams else []
-    told, last = _call(made, constants, streams, jax.tree.leaves(carry), steps, lead, units, reverse, interpret)
+    late = None if starts is None else lagging(made)
+    late = None if late is None else (late, starts)
+    told, last = _call(made, constants, streams, jax.tree.leaves(carry), steps, lead, units, reverse, interpret, late)
     shape = jax.eval_shape(step, given, one, now)
     return jax.tree.unflatten(jax.tree.structure(shape[1]), told), jax.tree.unflatten(jax.tree.structure(carry), last)
 
 
-def _check(made: Plan, units: int | None) -> None:
+def lagging(made: Plan) -> int | None:
+    """Which of the streams is the first of the inputs as it is; `None` where no step needs it.
+
+    **Raises:** `Unfused` where something is made of it for all steps at once.
+    """
+    first = made.inputs[0]
+    if any(v is first for op in made.ahead for v in op.given):
+        raise Unfused("the way back needs products of the states, which the loop kernel does not make.")
+    return next((i for i, v in enumerate(made.streams) if v is first), None)
+
+
+def checked(made: Plan, units: int | None) -> Plan:
+    """The plan. **Raises** `Unfused` for one that the kernel cannot run."""
     for v in (*made.carried, *made.told, *made.carry, *made.streams):
         if v.aval.ndim > 1 or isinstance(v, Literal):
             raise Unfused(f"the recurrence carries {list(aval(v).shape)}: the loop kernel carries vectors that change.")
@@ -130,7 +144,7 @@ def _check(made: Plan, units: int | None) -> None:
         if v.aval.ndim > (2 if units is None else 1):
             raise Unfused(f"the recurrence has parameters of shape {list(v.aval.shape)}: the loop kernel takes less.")
     if units is not None:
-        return
+        return made
     if _longest(made) > LARGEST:
         raise Unfused(f"the recurrence has vectors of {_longest(made)}: the loop kernel takes up to {LARGEST}.")
     sizes = _sizes(made)
@@ -139,6 +153,7 @@ def _check(made: Plan, units: int | None) -> None:
             f"the recurrence has a matrix of {max(sizes)} numbers, {sum(sizes)} in all: registers hold up to {MATRIX} "
             f"of one and {MATRICES} in all."
         )
+    return made
 
 
 def _longest(made: Plan) -> int:
@@ -167,7 +182,7 @@ def _packed(constants: list[Array]) -> tuple[Array, list[int]]:
     return jnp.concatenate(flat or [jnp.zeros(1, dtype)]), begins
 
 
-def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, interpret):
+def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, interpret, late):
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
@@ -181,16 +196,17 @@ def _call(made: Plan, constants, streams, carry, steps, lead, units, reverse, in
     outs += [jax.ShapeDtypeStruct((lead, *v.aval.shape), v.aval.dtype) for v in made.carried]
     kernel = functools.partial(
         _kernel, made=made, begins=begins, steps=steps, lead=lead, units=units, reverse=reverse, ahead=ahead,
-        interpret=interpret,
+        interpret=interpret, late=None if late is None else late[0],
     )  # fmt: skip
     flat = [jax.ShapeDtypeStruct((math.prod(x.shape),), x.dtype) for x in outs]
+    starts = [] if late is None else [late[1].reshape(-1)]
     found = pl.pallas_call(
         kernel,
         grid=(tiles * lead,),
         out_shape=flat,
         compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
-    )(packed, *(x.reshape(-1) for x in streams), *(x.reshape(-1) for x in carry))
+    )(packed, *(x.reshape(-1) for x in streams), *(x.reshape(-1) for x in carry), *starts)
     found = [x.reshape(out.shape) for x, out in zip(found, outs, strict=True)]
     return found[: len(made.told)], found[len(made.told) :]
 
@@ -279,13 +295,14 @@ class _Constants:
         return self.matrices[key]
 
 
-def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, interpret) -> None:
+def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, interpret, late) -> None:
     from jax.experimental import pallas as pl
 
     refs = list(refs)
     constants_ref = refs.pop(0)
     stream_refs = [refs.pop(0) for _ in made.streams]
     carry_refs = [refs.pop(0) for _ in made.carry]
+    starts_ref = None if late is None else refs.pop(0)
     told_refs = [refs.pop(0) for _ in made.told]
     last_refs = refs
     row = pl.program_id(0) % lead
@@ -297,10 +314,13 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, inter
         """Of a step, among all steps of all sequences."""
         return row * steps + (steps - 1 - i if reverse else i)
 
+    turns = steps if late is None else steps - 1  # the last of which has a state before it from elsewhere
+
     def arriving(i) -> list:
         """The inputs of a step; of one beyond the end those of the last, which nobody uses."""
-        at = count(jnp.minimum(i, steps - 1))
-        return [lanes.read(ref, at, v) for ref, v in zip(stream_refs, made.streams, strict=True)]
+        at = count(jnp.minimum(i, turns - 1))
+        return [lanes.read(ref, at - 1 if k == late else at, v)
+                for k, (ref, v) in enumerate(zip(stream_refs, made.streams, strict=True))]  # fmt: skip
 
     def one(i, carry, now, kept: Array | bool = True):
         streams = dict(zip(made.streams, now, strict=True))
@@ -337,14 +357,18 @@ def _kernel(*refs, made: Plan, begins, steps, lead, units, reverse, ahead, inter
         return jax.tree.map(lambda x, y: jnp.where(k > 0, x, y), new, carry), later
 
     carry = [lanes.read(ref, row, v) for ref, v in zip(carry_refs, made.carry, strict=True)]
-    whole = steps // ahead
+    whole = turns // ahead
     if whole and units is None:
         carry, _ = jax.lax.fori_loop(0, whole, turn, (carry, [arriving(j) for j in range(ahead)]))
     elif whole:
         nothing = [lanes.nothing(v) for v in made.streams]
         carry, _ = jax.lax.fori_loop(0, whole + 1, long_turn, (carry, [nothing] * ahead))
-    if steps % ahead:
-        carry = jax.lax.fori_loop(whole * ahead, steps, lambda i, carry: one(i, carry, arriving(i)), carry)
+    if turns % ahead:
+        carry = jax.lax.fori_loop(whole * ahead, turns, lambda i, carry: one(i, carry, arriving(i)), carry)
+    if late is not None:
+        now = [lanes.read(starts_ref, row, v) if k == late else lanes.read(ref, count(turns), v)
+               for k, (ref, v) in enumerate(zip(stream_refs, made.streams, strict=True))]  # fmt: skip
+        carry = one(turns, carry, now)
     for ref, v, parts in zip(last_refs, made.carried, carry, strict=True):
         lanes.write(ref, row, v, parts)
 
