@@ -13,7 +13,7 @@ Lines called `earlier` are of settings that were tried before.
 A line a run goes to `results/ecg.json` as soon as its configuration is through, in place of those that this
 configuration had there. `seconds` is the time of all runs together, compilation and choosing included; `cpu_seconds`
 the processor time in it, of all threads: where others use the machine too, two free cores would take half of that.
-`other seeds`: the same with `KEY=1` in the environment.
+`seeds 1`: the same with `KEY=1` in the environment.
 """
 
 import json
@@ -73,7 +73,7 @@ PUBLISHED = (4.3, 0.34, 2.4e-3)
 """What the shallow PLRNN scored where it was introduced: each of the three weighs as it is beside that."""
 
 SHALLOW = {"length": 30, "batch": 32, "steps": 30_000, "learning_rate": (1e-2, 1e-4), "evaluations": 60}
-LONGER = {**SHALLOW, "steps": 50_000, "learning_rate": (1e-2, 1e-4), "evaluations": 90, "validation": 0.1}
+LONGER = {**SHALLOW, "steps": 50_000, "evaluations": 90, "validation": 0.1}
 OTHERS = {"length": 50, "steps": 4_000, "learning_rate": (5e-3, 5e-5), "adaptive": product_bound}
 SPARSE = {"length": 50, "steps": 8_000, "learning_rate": (1e-2, 1e-4), "interval": 10}
 PAPER = {"length": 50, "steps": 4_000, "learning_rate": (2e-3, 2e-5), "interval": 10}
@@ -218,7 +218,7 @@ def measured(name: str, data: np.ndarray) -> list[dict[str, Any]]:
     seconds, busy = time.perf_counter() - begun, time.process_time() - busy
     rows = []
     for run in range(n):
-        row = {"configuration": name + (", other seeds" if KEY else ""), "run": run, "chosen": run == chosen}
+        row = {"configuration": name + (f", seeds {KEY}" if KEY else ""), "run": run, "chosen": run == chosen}
         row |= {
             "seconds": seconds,
             "cpu_seconds": busy,
@@ -230,7 +230,7 @@ def measured(name: str, data: np.ndarray) -> list[dict[str, Any]]:
         model = fit.reconstruction(run)
         rows.append(row | scores(model, truth))
         if KEEP:
-            model.save(Path(KEEP) / f"{name}-{run}.eqx".replace(" ", "-"))
+            model.save(Path(KEEP) / f"{name}-{KEY}-{run}.eqx".replace(" ", "-"))
     shown = {k: [r[k] for r in rows] for k in ("d_stsp", "d_h", "pe_20")}
     medians = {k: float(np.median([v for v in values if v is not None] or [np.nan])) for k, values in shown.items()}
     best = next(r for r in rows if r["chosen"])

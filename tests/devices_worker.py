@@ -16,7 +16,8 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from dsrecon.evolve import evolve
+from dsrecon.cell import AbstractCell
+from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import Sharded, linear_scan
 from dsrecon.models import ClippedShallowPLRNN
 from dsrecon.newton import Newton, TrustRegion
@@ -78,6 +79,55 @@ def scans_of(structure: str) -> None:
             return linear_scan(a, b, h0, reverse=reverse, resets=resets, engine=engine)
 
         close(*both(scan, a, b, h0), 1e-5 if dtype == "float32" else 1e-12)
+
+
+def kernels() -> None:
+    """A kernel on every device: what arrives from the next stretch goes into it."""
+    for structure, dtype, reverse in (("diagonal", "complex128", True), ("diagonal", "float64", False)):
+        a, b, _ = given(structure, 12, dtype)
+        own = Sharded(sharded().mesh, "time", "interpreted")
+        one, several = (
+            jax.vjp(lambda a, b, e=e, reverse=reverse: linear_scan(a, b, reverse=reverse, engine=e), a, b)[1](b)
+            for e in ("sequential", own)
+        )
+        close(one, several, 1e-12)
+
+
+class Marked(AbstractCell):
+    """A cell whose inputs hold numbers, marks and counts, and that holds counts itself."""
+
+    a: jax.Array
+    n: jax.Array
+
+    @property
+    def state_size(self):
+        return self.a.size
+
+    def __call__(self, z, s):
+        x, mark, count = s
+        return jnp.tanh(self.a * z) + jnp.where(mark, x, x * count.astype(x.dtype) * self.n.astype(x.dtype))
+
+    def linearise(self, z, s):
+        return jax.jvp(lambda z: self(z, s), (z,), (jnp.ones_like(z),))
+
+
+def constants() -> None:
+    """Gradients by states that are constants of the program, which XLA cuts itself; and by the last state alone."""
+    steps, key = 8, jax.random.key(3)
+    x = jax.random.normal(key, (steps, 3))
+    free = (jnp.full(3, 0.7), x[0], x)
+    for weights in (jax.random.normal(jax.random.key(4), (steps, 3)), jnp.zeros((steps, 3)).at[-1].set(1.0)):
+
+        def loss(free, solver, weights=weights):
+            a, z0, x = free
+            s = (x, x > 0, jnp.arange(steps))
+            return jnp.sum(weights * evolve(Marked(a, jnp.arange(3)), z0, s, solver=solver, throw=False).zs)
+
+        one, several = (
+            jax.jit(jax.grad(lambda free, e=e, loss=loss: loss(free, e)))(free)
+            for e in (Sequential(engine="loop"), Newton(engine=sharded()))
+        )
+        close(one, several, 1e-10)
 
 
 def forgetting() -> None:
@@ -265,6 +315,6 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     if sys.argv[1] == "host":
         host(*sys.argv[2:])
-    for part in (scans, forgetting, newton, variants, ensembles, refused):
+    for part in (scans, kernels, forgetting, newton, constants, variants, ensembles, refused):
         if part.__name__ in sys.argv[1:]:
             part()

@@ -234,6 +234,33 @@ def test_loops_in_one_kernel_are_loops(name):
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11)
 
 
+class Leaky(AbstractCell):
+    """`z' = a z + b`, unit by unit."""
+
+    a: jax.Array
+    b: jax.Array
+
+    @property
+    def state_size(self):
+        return self.a.size
+
+    def __call__(self, z, s=None):
+        return self.a * z + self.b
+
+    def linearise(self, z, s=None):
+        return self(z), self.a
+
+
+class Switched(Leaky):
+    """A `Leaky` cell that moves only where a number is positive, of which nothing else depends."""
+
+    def __call__(self, z, s=None):
+        return jnp.where(s > 0, self.a * z, z)
+
+    def linearise(self, z, s=None):
+        return self(z, s), jnp.where(s > 0, self.a, jnp.ones_like(z))
+
+
 class Halved(AbstractCell):
     """Units that do not meet, in a map with a derivative of its own (of `relu`, whose slope at 0 is 0)."""
 
@@ -293,6 +320,51 @@ def test_the_way_back_in_blocks_and_in_single_precision(every_width):
             for e in ("interpreted", "loop"))  # fmt: skip
     for x, y in zip(*pair, strict=True):
         np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5 * np.abs(y).max())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 3e-7), (jnp.bfloat16, 1e-2)])
+def test_sums_on_the_way_back_lose_nothing_to_rounding(dtype, tolerance, every_width):
+    """Of gradients of one sign a plain sum loses digits by the number of steps, and half precision stalls."""
+    cell = Leaky(jnp.full(2, 0.5, dtype), jnp.full(2, 0.125, dtype))
+
+    def loss(cell, engine):
+        z0 = jnp.full((1, 2), 0.25, cell.a.dtype)
+        zs = evolve(cell, z0, steps=2000, solver=Sequential(engine=engine), throw=False).zs
+        return jnp.sum(zs.astype(jnp.float64))
+
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), cell)
+    for x, y in zip(*(jax.tree.leaves(jax.grad(loss)(c, e)) for c, e in ((cell, "interpreted"), (wide, "loop"))),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(x.astype(jnp.float64), y, rtol=tolerance)
+
+
+def test_a_number_that_nothing_depends_on_has_no_gradient(every_width):
+    cell, rng = Switched(jnp.full(3, 0.5), jnp.ones(3)), np.random.default_rng(0)
+    z0, s = jnp.asarray(rng.normal(size=(2, 3))), jnp.asarray(rng.normal(size=(2, 6, 3)))
+
+    def loss(cell, z0, s, engine):
+        return jnp.sum(evolve(cell, z0, s, solver=Sequential(engine=engine), throw=False).zs ** 2)
+
+    pair = (jax.tree.leaves(jax.grad(loss, (0, 1, 2))(cell, z0, s, e)) for e in ("interpreted", "loop"))
+    for x, y in zip(*pair, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+def test_the_way_back_of_an_ensemble_is_that_of_its_members(every_width):
+    cells = eqx.filter_vmap(lambda key: ParaGRU(3, input_size=2, key=key))(jax.random.split(KEY, 2))
+    rng = np.random.default_rng(0)
+    z0, s, g = (jnp.asarray(rng.normal(size=(2, 2, *size))) for size in ((3,), (4, 2), (4, 3)))
+    free, fixed = eqx.partition(cells, eqx.is_inexact_array)
+
+    def gradients_of(engine):
+        def loss(free, z0, s, g):
+            cell = eqx.combine(free, fixed)
+            return jnp.sum(g * evolve(cell, z0, s, solver=Sequential(engine=engine), throw=False).zs)
+
+        return jax.tree.leaves(jax.vmap(jax.grad(loss, (0, 1, 2)))(free, z0, s, g))
+
+    for x, y in zip(gradients_of("interpreted"), gradients_of("loop"), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
 
 
 def test_a_derivative_of_its_own_is_not_inlined(every_width):

@@ -34,7 +34,9 @@ def well(*processes: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize(
-    "parts", [("scans", "refused"), ("forgetting", "newton", "ensembles"), ("variants",)], ids="-".join
+    "parts",
+    [("scans", "kernels", "refused"), ("forgetting", "newton", "ensembles"), ("variants", "constants")],
+    ids="-".join,
 )
 def test_four_devices_equal_one(parts):
     well(started(*parts, devices=4))

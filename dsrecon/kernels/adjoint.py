@@ -22,10 +22,10 @@ def costates_of_scan(
 ) -> Array:
     """`l_t = h_bar_t + a_{t+1}^T l_{t+1}` of a scan in the direction of `reverse`: its gradient by `b`.
 
-    `arriving` `[m]`: what reaches the last of these steps from those behind it; only without resets, and for an engine
-    of one device.
+    `arriving` `[m]`: what reaches the last of these steps from those behind it; only without resets.
     """
     if isinstance(engine, AbstractEngine):
+        h_bar = h_bar if arriving is None else _arrived(h_bar, arriving, reverse)
         return engine.costates(a, h_bar, resets, reverse=reverse)
     if fused(a, h_bar, engine):
         from dsrecon.kernels.accelerated.scan import scan
@@ -33,8 +33,12 @@ def costates_of_scan(
         h_bar, interpret = jnp.asarray(h_bar), engine == "interpreted"
         return scan(a, h_bar, arriving, resets, reverse=not reverse, adjoint=True, interpret=interpret)
     if arriving is not None:
-        h_bar = h_bar.at[0 if reverse else -1].add(arriving)
+        h_bar = _arrived(h_bar, arriving, reverse)
     return costates_by_states(a, h_bar, resets, reverse=reverse, engine=engine)
+
+
+def _arrived(h_bar: Array, arriving: Array, reverse: bool) -> Array:
+    return h_bar.at[0 if reverse else -1].add(arriving)
 
 
 def costates_by_states(a: Array, h_bar: Array, resets: Array | None, *, reverse: bool, engine: str | Callable) -> Array:

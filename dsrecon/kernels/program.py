@@ -18,7 +18,7 @@ INLINED = frozenset(
 )
 
 WRITTEN_OUT: dict[str, Callable] = {"one_minus_square": lambda x: (1 - x) * (1 + x)}
-"""Operations of some versions of JAX (this one in the derivative of `tanh`), in those that kernels and rules know."""
+"""What newer versions of JAX trace to (the derivative of `tanh`), rewritten in operations that kernels know."""
 
 
 def aval(v: Any) -> Any:

@@ -43,8 +43,8 @@ def recurrence(
     - `unroll`: steps in one turn of the compiled loop.
     - `engine`: `"loop"` (the compiled loop), `"fused"` (the whole loop in one kernel, on an NVIDIA GPU),
       `"interpreted"` (that kernel on any platform, slow: for tests), `"auto"` (`"fused"` where it serves, else
-      `"loop"`). The kernel takes deferred adjoints, and states of up to 64 numbers whose step is made of matrix
-      products and functions of single numbers; or steps of any size whose units do not meet.
+      `"loop"`). The kernel takes deferred adjoints, and small states (`accelerated.loop` has the sizes) whose step is
+      made of matrix products and functions of single numbers; or steps of any size whose units do not meet.
     - `batch_first`: inputs of a batch are `[b, t, ...]`, and so are the states; the loop turns them, the kernel need
       not.
     - `units`: of a step whose units do not meet but in the input, their number; `None` for any other.

@@ -118,7 +118,7 @@ class Sharded(AbstractEngine):
         return self._everywhere(h[:steps]) if spare else h
 
     def costates(self, a: Array, h_bar: Array, resets: Array | None, *, reverse: bool) -> Array:
-        """As `states`, of the adjoint recurrence; where there are resets or steps left over, by `states`."""
+        """The adjoint recurrence in stretches; `costates_by_states` where there are resets or steps left over."""
         if resets is not None or self._left_over(h_bar):
             return costates_by_states(a, h_bar, resets, reverse=reverse, engine=self)
         time = PartitionSpec(self.axis)
@@ -213,6 +213,9 @@ def _costates(sharded: Sharded, a: Array, h_bar: Array, *, reverse: bool) -> Arr
 
     def costates(arriving: Array) -> Array:
         return costates_of_scan(a, h_bar, None, reverse=reverse, engine=sharded.engine, arriving=arriving)
+
+    if sharded.devices == 1:
+        return costates(jnp.zeros_like(h_bar[0]))
 
     def leaving(l: Array) -> Array:
         return apply(a[last], l[last], transpose=True)

@@ -37,9 +37,9 @@ def last_map(
     """`(A, B)`: the state after all steps is `A h + B` where `h` is the state before them.
 
     **Arguments:** `a`, `b`, `reverse` as for `linear_scan`; `resets` `[t]`: where true, `b` alone is the state after
-    the step; `transpose`: the slopes are `a^T`; `early`: look from the end backwards, and stop where the product of
-    slopes is smaller than the smallest normal number in all its entries. `A` is then 0. JAX refuses reverse mode
-    through an early stop; `inside`: the terms go through the slopes too, `a (h + b)`.
+    the step; `transpose`: the slopes are `a^T`; `inside`: the terms go through the slopes too,
+    `a (h + b)`; `early`: look from the end backwards, and stop where the product of slopes is smaller than the smallest
+    normal number in all its entries. `A` is then 0. JAX refuses reverse mode through an early stop.
 
     **Returns:** `A` in the structure of one step of `a` (transposed already), `B` `[m]`.
     """

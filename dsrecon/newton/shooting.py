@@ -50,9 +50,9 @@ class Shooting(AbstractSolver):
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
     way: blocks at once, from a washout behind each, again until they meet, however many times that takes (where they
-    are not finite, no longer). They meet to a relative `rtol` of the largest costate between blocks, or of the largest
-    gradient by a state of the washouts. They are right when the run has converged. The guess has no gradient, and
-    neither have the statistics.
+    are not finite, no longer). They meet to `rtol` times the largest costate between blocks, or the largest gradient by
+    a state within a washout of an end of a block, whichever is larger. They are right when the run has converged. The
+    guess has no gradient, and neither have the statistics.
 
     **Arguments:**
 
@@ -252,7 +252,8 @@ def _shot_bwd(zs: Array, out_bar: Any, perturbed: Any, primals: Any, solver: Sho
 
 class _Backwards(NamedTuple):
     """What goes back through runs: what entered every map of a step, the gradients by what each gave, and by the states
-    before the first step `[r, m]`; or, of the kernel that makes the whole way, `told` and the last of these."""
+    before the first step `[r, m]`. With `plan.pulls` only the last of these is set, and `told`: what the kernel that
+    makes the whole way tells."""
 
     entered: list[Array]
     arriving: list[Array]
@@ -356,7 +357,8 @@ def _pulled_in_blocks(
     ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), zs_bar
     if plan.washout:
         behind = jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)
-        near, last = behind[2], _lie(plan, flat(behind))
+        near = jnp.stack([blocks[2][:, :, : plan.washout], blocks[2][:, :, plan.length - plan.washout :]])
+        near, last = jnp.moveaxis(near, 1, 0), _lie(plan, flat(behind))
         ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
     beside = jnp.max(jnp.abs(near).reshape(size, -1), axis=1)
     (back, _), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))

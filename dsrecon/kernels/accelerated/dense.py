@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dsrecon.kernels.accelerated.memory import load, power, store
+from dsrecon.kernels.accelerated.memory import accumulator, load, power, store
 
 LARGEST = 32
 """Units: the product of a block's matrices stays in the registers of a program."""
@@ -68,7 +68,7 @@ def scan(
     multiplied and added up in single.
     """
     steps, n = b.shape
-    held = jnp.float32 if b.dtype.itemsize == 2 else b.dtype
+    held = accumulator(b.dtype)
     length = block_of(steps) if block is None else block
     shape = _Shape(steps, n, length, -(-steps // length))
     start = jnp.zeros(n, held) if h0 is None else h0.astype(held)

@@ -18,13 +18,13 @@ Martin & Cundy 2018, *Parallelizing linear recurrent neural nets over sequence l
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.memory import load, power, store
+from dsrecon.kernels.accelerated.memory import accumulator, load, power, store
 
 WARP = 32
 """Channels side by side, where there are as many."""
@@ -69,7 +69,8 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     """`h_t = a_t h_{t-1} + b_t`, or, `adjoint`, `l_t = b_t + a_{t+1}^T l_{t+1}`: both in the direction of `reverse`.
 
     **Arguments:** of `n` sequences slopes `[n, t, c c, k]` (`[n, t, 1, 1]`: one for all channels), terms
-    `[n, t, c, k]`, `h0` `[n, c, k]` (none in an adjoint), `resets` `[n, t]` (those of the scan, also in its adjoint).
+    `[n, t, c, k]`, `h0` `[n, c, k]` (in an adjoint what is added to the first term, and only without resets), `resets`
+    `[n, t]` (those of the scan, also in its adjoint).
     **Returns:** `[n, t, c, k]`.
     """
     from jax.experimental import pallas as pl
@@ -80,7 +81,7 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
         how = cut(t, c, k, n * -(-k // WARP))
         how = how if resets is None else how._replace(steps=-(-how.steps // 2))  # whose marks take registers too
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
-    held = _accumulator(b.dtype)
+    held = accumulator(b.dtype)
     facts, rows = c * c + c + (resets is not None), n * tiles
     spec = jax.ShapeDtypeStruct
     outs = [
@@ -106,11 +107,6 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
         interpret=interpret,
     )(*given, untold)
     return found[0].reshape(b.shape)
-
-
-def _accumulator(dtype) -> Any:
-    """The type that states are added up in."""
-    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
 
 
 _BITS = {jnp.dtype(jnp.float32): jnp.int32, jnp.dtype(jnp.float64): jnp.int64}

@@ -27,6 +27,9 @@ ALONE, ALONE_LONG, LONG = 3072, 5120, 64
 """Numbers of all blocks up to which one warp runs a sequence alone, four run any other; the same where a vector is
 longer than `LONG`: hidden units of a small state, whose sums four warps would have to add up through memory."""
 
+COUNTED = 2**31
+"""Numbers that an array may have: they are counted in 32 bits."""
+
 TILE = 32
 """Units of a program, where units do not meet."""
 
@@ -86,12 +89,31 @@ def check(step: Any, z0: Array, inputs: Any, units: int | None) -> None:
 
     if not jnp.issubdtype(z0.dtype, jnp.floating):
         raise Unfused(f"the state is {z0.dtype}: the loop kernel takes real numbers.")
-    numbers = max((math.prod(x.shape) for x in jax.tree.leaves(inputs)), default=1)
-    if numbers >= 2**31:
-        raise Unfused(f"the inputs have {numbers} numbers: the loop kernel counts up to 2^31.")
-    checked(plan(onwards, free, z, now, units=units), units)
+    steps = max((math.prod(x.shape[: 1 + lead]) for x in jax.tree.leaves(inputs)), default=1)
+    counted(checked(plan(onwards, free, z, now, units=units), units), steps)
     if units is None:
-        checked(plan(pulled, free, z, (z, now)), units)
+        counted(checked(plan(pulled, free, z, (z, now)), units), steps)
+
+
+def counted(made: Plan, steps: int) -> None:
+    """**Raises** `Unfused` where arrays of so many steps, of all sequences, have too many numbers to count."""
+    numbers = steps * max(math.prod(v.aval.shape) for v in (*made.streams, *made.carry, *made.told))
+    if numbers >= COUNTED:
+        raise Unfused(f"an array along the run has {numbers} numbers: the loop kernel counts up to 2^31.")
+
+
+def outside(made: Plan, parameters: Any, inputs: Any) -> tuple[list[Array], list[Array]]:
+    """The constants of a plan, and its streams `[b, t, ...]`: what is made before the loop, of all steps at once."""
+    known = dict(made.values) | dict(zip(made.parameters, jax.tree.leaves(parameters), strict=True))
+    run(made.once, known)
+
+    def ahead(leaves):
+        there = known | dict(zip(made.inputs, leaves, strict=True))
+        run(made.ahead, there)
+        return [there[v] for v in made.streams]
+
+    streams = jax.vmap(jax.vmap(ahead))(jax.tree.leaves(inputs)) if made.streams else []
+    return [known[v] for v in made.constants], streams
 
 
 def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=False, interpret=False, starts=None):
@@ -106,19 +128,9 @@ def loop(step, parameters, carry, inputs, steps: int, *, units=None, reverse=Fal
     now = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), inputs)
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), parameters)
     made = checked(plan(step, given, one, now, units=units), units)
-
-    known = dict(made.values) | dict(zip(made.parameters, jax.tree.leaves(parameters), strict=True))
-    run(made.once, known)
-    constants = [known[v] for v in made.constants]
-
-    def ahead(leaves):
-        there = known | dict(zip(made.inputs, leaves, strict=True))
-        run(made.ahead, there)
-        return [there[v] for v in made.streams]
-
-    streams = jax.vmap(jax.vmap(ahead))(jax.tree.leaves(inputs)) if made.streams else []
-    late = None if starts is None else lagging(made)
-    late = None if late is None else (late, starts)
+    constants, streams = outside(made, parameters, inputs)
+    lag = None if starts is None else lagging(made)
+    late = None if lag is None else (lag, starts)
     told, last = _call(made, constants, streams, jax.tree.leaves(carry), steps, lead, units, reverse, interpret, late)
     shape = jax.eval_shape(step, given, one, now)
     return jax.tree.unflatten(jax.tree.structure(shape[1]), told), jax.tree.unflatten(jax.tree.structure(carry), last)
@@ -275,6 +287,9 @@ class _Constants:
         self.matrices: dict = {}
         for op in made.inside:
             _prefetch(op, made, self.vector, self.matrix)
+        for v in (*made.told, *made.carried):
+            if v in self.begin:
+                self.vector(v)
 
     def vector(self, v) -> list[Array]:
         if v not in self.vectors:

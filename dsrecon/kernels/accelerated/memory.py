@@ -2,12 +2,18 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array
 
 
 def power(x: int) -> int:
     """The next power of two."""
     return 1 << max(x - 1, 0).bit_length()
+
+
+def accumulator(dtype: Any) -> Any:
+    """The type that numbers of this type are added up in: single precision at least."""
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize == 2 else jnp.dtype(dtype)
 
 
 def load(ref: Any, at: Array, **options: Any) -> Array:

@@ -6,6 +6,7 @@ No Jacobian, no costate and no gate is ever written. Parameters of which constan
 inputs of which streams are made (for all steps at once), get their gradients from those afterwards.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.loop import TILE, checked, lagging, loop
+from dsrecon.kernels.accelerated.loop import TILE, checked, counted, lagging, loop, outside
+from dsrecon.kernels.accelerated.memory import accumulator
 from dsrecon.kernels.accelerated.plan import Plan, Unfused, plan
 from dsrecon.kernels.program import own_rules, run
 
@@ -61,12 +63,19 @@ def check(step: Any, z0: Array, inputs: Any, units: int) -> None:
     shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in (*made.constants, *made.streams)]
     constants, streams = shapes[: len(made.constants)], shapes[len(made.constants) :]
     z = jax.ShapeDtypeStruct(z0.shape[-1:], z0.dtype)
-    sums = [x for x in constants if _moves(x)]
-    lagging(checked(plan(_back(made), constants, (z, sums), (z, streams, z), units=units), units))
+    sums = [_summing(x) for x in constants if _moves(x)]
+    back = checked(plan(_back(made), constants, (z, sums, sums), (z, streams, z), units=units), units)
+    lagging(back)
+    counted(back, max((math.prod(x.shape[:2]) for x in jax.tree.leaves(inputs)), default=1))
 
 
 def _moves(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _summing(x: Any) -> jax.ShapeDtypeStruct:
+    """What a sum of such numbers over time is kept as."""
+    return jax.ShapeDtypeStruct(x.shape, accumulator(x.dtype))
 
 
 def _filled(chosen: list, all_: list) -> list:
@@ -76,10 +85,14 @@ def _filled(chosen: list, all_: list) -> list:
 
 
 def _back(made: Plan):
-    """`(constants, (l, sums), (z, streams, g)) -> ((l before, sums), gradients by streams)`: one step back."""
+    """`(constants, (l, sums, lost), (z, streams, g)) -> ((l before, ..), gradients by streams)`: one step back.
+
+    `lost`: what rounding took from the sums so far, and is given back at the next step: a plain sum over 10^6 steps
+    would keep two digits of single precision.
+    """
 
     def once(constants, carry, now):
-        (l, sums), (z, streams, g) = carry, now
+        (l, sums, lost), (z, streams, g) = carry, now
 
         def onwards(z, moving, arriving):
             known = dict(zip(made.carry, [z], strict=True))
@@ -91,7 +104,10 @@ def _back(made: Plan):
         moving, arriving = ([x for x in xs if _moves(x)] for xs in (constants, streams))
         _, pull = jax.vjp(onwards, z, moving, arriving)
         z_bar, moving_bar, arriving_bar = pull(l + g)
-        return (z_bar, [x + y for x, y in zip(sums, moving_bar, strict=True)]), arriving_bar
+        more = [x.astype(s.dtype) - c for x, s, c in zip(moving_bar, sums, lost, strict=True)]
+        new = [s + x for s, x in zip(sums, more, strict=True)]
+        lost = [(t - s) - x for t, s, x in zip(new, sums, more, strict=True)]
+        return (z_bar, new, lost), arriving_bar
 
     return once
 
@@ -117,10 +133,11 @@ def pull(
     **Raises:** `Unfused` for a step that the kernel cannot pull back.
     """
     parts = _apart(step, zs.shape[-1], zs.dtype, inputs, units)
-    constants, streams = _made(parts, parts.free, inputs)
-    sums = [jnp.zeros((len(zs), *x.shape), x.dtype) for x in constants if _moves(x)]
-    carry = (jnp.zeros_like(z0) if ends is None else ends, sums)
-    told, (first, sums) = loop(
+    constants, streams = outside(parts.made, parts.free, inputs)
+    wide = [_summing(x) for x in constants if _moves(x)]
+    sums = [jnp.zeros((len(zs), *x.shape), x.dtype) for x in wide]
+    carry = (jnp.zeros_like(z0) if ends is None else ends, sums, sums)
+    told, (first, sums, _) = loop(
         _back(parts.made), constants, carry, (zs, streams, zs_bar), zs.shape[1],
         units=units, reverse=True, interpret=interpret, starts=z0,
     )  # fmt: skip
@@ -132,24 +149,10 @@ def through(step: Any, z0: Array, inputs: Any, told: Told, *, units: int) -> tup
     parts = _apart(step, z0.shape[-1], z0.dtype, inputs, units)
     moving, others = eqx.partition((parts.free, inputs), eqx.is_inexact_array)
 
-    def made(moving):
-        return [[x for x in xs if _moves(x)] for xs in _made(parts, *eqx.combine(moving, others))]
+    def found(moving):
+        return [[x for x in xs if _moves(x)] for xs in outside(parts.made, *eqx.combine(moving, others))]
 
-    _, back = jax.vjp(made, moving)
-    ((step_bar, inputs_bar),) = back([[jnp.sum(x, 0) for x in told.constants], list(told.streams)])
+    (constants, _), back = jax.vjp(found, moving)
+    sums = [jnp.sum(x, 0).astype(like.dtype) for x, like in zip(told.constants, constants, strict=True)]
+    ((step_bar, inputs_bar),) = back([sums, list(told.streams)])
     return step_bar, inputs_bar
-
-
-def _made(parts: _Parts, free: Any, inputs: Any) -> tuple[list[Array], list[Array]]:
-    """Constants, and streams `[b, t, ...]`."""
-    made = parts.made
-    known = dict(made.values) | dict(zip(made.parameters, jax.tree.leaves(free), strict=True))
-    run(made.once, known)
-
-    def ahead(leaves):
-        there = known | dict(zip(made.inputs, leaves, strict=True))
-        run(made.ahead, there)
-        return [there[v] for v in made.streams]
-
-    streams = jax.vmap(jax.vmap(ahead))(jax.tree.leaves(inputs)) if made.streams else []
-    return [known[v] for v in made.constants], streams
