@@ -149,7 +149,7 @@ def test_blocks_in_one_kernel(make):
         np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("make", [pytest.param(ParaGRU, marks=pytest.mark.slow), ParaLSTM])
+@pytest.mark.parametrize("make", [ParaGRU, pytest.param(ParaLSTM, marks=pytest.mark.slow)])
 def test_blocks_of_units_that_do_not_meet_in_one_kernel(make):
     cell = make(35, input_size=2, key=KEY)
     z0, s = jax.random.normal(KEY, (cell.state_size,)), jax.random.normal(KEY, (12, 2))
