@@ -134,8 +134,8 @@ def pull(
     """
     parts = _apart(step, zs.shape[-1], zs.dtype, inputs, units)
     constants, streams = outside(parts.made, parts.free, inputs)
-    wide = [_summing(x) for x in constants if _moves(x)]
-    sums = [jnp.zeros((len(zs), *x.shape), x.dtype) for x in wide]
+    kept = [_summing(x) for x in constants if _moves(x)]
+    sums = [jnp.zeros((len(zs), *x.shape), x.dtype) for x in kept]
     carry = (jnp.zeros_like(z0) if ends is None else ends, sums, sums)
     told, (first, sums, _) = loop(
         _back(parts.made), constants, carry, (zs, streams, zs_bar), zs.shape[1],
