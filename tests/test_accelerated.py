@@ -50,6 +50,9 @@ SCANS = {
     "scalar": ((), 3, 9, Cut(4, 2, 2, 2)),
     "diagonal": ((3,), 3, 11, Cut(4, 1, 2, 2)),
     "diagonal, stretches": ((5,), 5, 15, Cut(4, 2, 2, 2)),
+    "diagonal, walked along": ((5,), 5, 15, Cut(4, 2, 2, 0)),
+    "diagonal, walked along in rounds": ((3,), 3, 35, Cut(4, 16, 1, 0)),
+    "blocks, walked along": ((2, 2, 3), 6, 7, Cut(4, 1, 2, 0)),
     "blocks": ((2, 2, 3), 6, 7, Cut(4, 2, 1, 2)),
     "dense": ((3, 3), 3, 7, Cut(1, 4, 1, 1)),
     "one step": ((3,), 3, 1, None),
@@ -85,7 +88,7 @@ def gradients(engine, a, b, h0, g, resets, reverse):
 @pytest.mark.parametrize(
     ("name", "both"),
     some(itertools.product(SCANS, (False, True)), ("diagonal, stretches", False), ("diagonal, stretches", True),
-         ("dense", True)),
+         ("diagonal, walked along", False), ("diagonal, walked along", True), ("dense", True)),
 )  # fmt: skip
 def test_scans_are_those_of_the_loop(name, both):
     """Forward without resets, and `both`: reverse, with them."""
@@ -185,8 +188,9 @@ def test_the_nan_by_which_nothing_is_told_is_a_number_like_others():
 def test_cuts_cover_every_shape():
     for steps in (1, 7, 1000, 65537):
         for c in (1, 2, 3, 4):
-            for channels, rows in itertools.product((1, 3, 130), (1, 10, 100)):
-                how = cut(steps, c, channels, rows)
+            for channels, sequences in itertools.product((1, 3, 130, 4000), (1, 10, 100)):
+                how = cut(steps, c, channels, sequences)
+                assert (how.window == 0) == (c == 1 and sequences * -(-channels // 32) >= 120 and channels > 3)
                 assert how.channels & (how.channels - 1) == 0 and how.stretches & (how.stretches - 1) == 0
                 assert 1 <= how.channels * how.stretches <= 512
 
@@ -551,9 +555,11 @@ def test_functions_too_large_to_write_out_are_refused():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("width", [1, 3, 130])
+@pytest.mark.parametrize("width", [1, 3, 130, 4001])  # the last is walked along
 @pytest.mark.parametrize("steps", [1, 7, 1000, 65537])
 def test_scans_on_the_hardware(steps, width):
+    if steps * width > 1e8:
+        steps = 6553
     for shape, m in (((), width), ((width,), width), ((2, 2, width), 2 * width)):
         a, b, h0, g, resets = problem(shape, m, steps, np.float32)
         for reverse, new in ((False, None), (True, resets)):

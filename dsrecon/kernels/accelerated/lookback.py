@@ -1,10 +1,13 @@
 """The kernel of `scan`: every slope and term is read once, every state written once.
 
-The sequence is cut into blocks of time, each a program. A program reads its steps into registers, composes them to one
-map of the state before it, and tells that map to the others. It then looks back over the blocks before it, composing
-their maps until it comes to one whose last state is known; it tells its own last state, and makes its states from the
-registers (decoupled look-back). Programs begin in the order of their numbers, so that whoever waits, waits for one that
-has begun; GPUs start them so, and other libraries' scans rely on it too.
+The sequence is cut into blocks of time, whose steps are read into registers and composed to one map of the state before
+them. Where there are rows of channels enough for a whole GPU, a program walks along a row: it asks for the steps of the
+next block before it makes the states of this one, and nobody waits for another program.
+
+Where there are fewer, every block is a program. It tells its map to the others, looks back over the blocks before it,
+composing their maps until it comes to one whose last state is known, tells its own last state, and makes its states
+from the registers (decoupled look-back). Programs begin in the order of their numbers, so that whoever waits, waits for
+one that has begun; GPUs start them so, and other libraries' scans rely on it too.
 
 What is told is its own flag: numbers lie in memory as bits, at first of a NaN that no computation makes. So nobody
 waits for a flag and then again for what it stands for, and nothing has to be put in order by barriers.
@@ -32,6 +35,9 @@ WARP = 32
 FEW = 8
 """Rows (tiles of channels, of all sequences) below which a program takes more steps, and looks back farther."""
 
+ENOUGH = 120
+"""Rows from which a program walks along each: an H200 has 132 multiprocessors."""
+
 ABREAST = 8
 """Stretches side by side whose maps are read by all of them at once; more are composed in rounds."""
 
@@ -39,7 +45,7 @@ ABREAST = 8
 class Cut(NamedTuple):
     """How a scan is cut: channels and stretches side by side in a program, steps of a stretch, blocks looked back on.
 
-    `window`: blocks whose maps and states are fetched at once on the way back.
+    `window`: blocks whose maps and states are fetched at once on the way back; 0: a program walks along its row.
     """
 
     channels: int
@@ -48,21 +54,25 @@ class Cut(NamedTuple):
     window: int
 
 
-def cut(steps: int, components: int, channels: int, rows: int) -> Cut:
-    """The rule, from the shape alone; `rows`: tiles of channels, of all sequences together.
+def cut(steps: int, components: int, channels: int, sequences: int) -> Cut:
+    """The rule, from the shape alone.
 
-    Registers set the steps of a stretch: `c^2 + c` numbers a step. Lanes are channels while these fill a warp; beside
-    them stretches of time: blocks of one row follow one another, so the fewer rows there are, the longer the blocks.
-    Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows, 1, 2, 4 stretches of 32 steps .70, .72, .77;
-    `(8, 65536, 128)`, 32 rows, 4 stretches .77, 8 of them .71, windows of 2, 4, 8 blocks .77, .73, .73;
-    `(1, 1048576, 64)`, 2 rows, 8 stretches of 16 steps .45, of 32 .64, 16 of 32 .61; 3 x 3 blocks of one unit, 10^6
-    steps, 128 stretches of 2 steps .22 ms, 256 .24 ms.
+    Registers set the steps of a stretch: `c^2 + c` numbers a step, twice where a program holds those of the next block
+    too. Lanes are channels while these fill a warp; beside them stretches of time: blocks of one row follow one
+    another, so the fewer rows there are, the longer the blocks.
+    Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows walked along, 8 stretches of 32 steps .91, 4 of
+    32 .88, of 24 .89, of 16 .89, of 8 .69; looking back, 4 stretches of 32 steps .79. `(4, 16384, 1024)`, 128 rows: .93
+    and .82. `(8, 65536, 128)`, 32 rows, looking back, 4 stretches of 32 steps .79, of 28 and 24 .76, windows of 2, 4, 8
+    blocks .77, .73, .73; walked along in rows of 8 or 16 channels .49 to .73, which memory reads badly; programs that
+    take a block after the other as they come, a block ahead, .63. `(1, 1048576, 64)`, 2 rows, 8 stretches of 16 steps
+    .45, of 32 .64, 16 of 32 .61; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2 steps .22 ms, 256 .24 ms.
     """
-    wide = min(WARP, power(channels))
+    wide, rows = min(WARP, power(channels)), sequences * -(-channels // WARP)
+    walks = components == 1 and wide == WARP and rows >= ENOUGH
     few = components == 1 and rows < FEW
     held = min({1: 32 if wide == WARP else 16, 2: 4, 3: 2, 4: 2}[components], power(steps))
-    stretches = 128 // wide if wide < WARP else 8 if few else 4
-    return Cut(wide, min(stretches, power(-(-steps // held))), held, 8 if few else 2)
+    stretches = 128 // wide if wide < WARP else 8 if few or walks else 4
+    return Cut(wide, min(stretches, power(-(-steps // held))), held, 0 if walks else 8 if few else 2)
 
 
 def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: bool = False, how: Cut | None = None):
@@ -77,17 +87,19 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     from jax.experimental.pallas import triton as plgpu
 
     n, t, c, k = b.shape
-    if how is None:
-        how = cut(t, c, k, n * -(-k // WARP))
-        how = how if resets is None else how._replace(steps=-(-how.steps // 2))  # whose marks take registers too
-    tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
     held = accumulator(b.dtype)
+    if how is None:
+        how = cut(t, c, k, n)
+        if resets is not None or (how.window == 0 and held.itemsize > 4):  # marks, and long numbers, take registers too
+            how = how._replace(steps=-(-how.steps // 2))
+    tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
     facts, rows = c * c + c + (resets is not None), n * tiles
+    programs, walks = rows * (1 if how.window == 0 else blocks), how.window == 0
     spec = jax.ShapeDtypeStruct
     outs = [
         spec((b.size,), b.dtype),
-        spec((2 * rows * blocks * facts * how.stretches * how.channels if how.stretches > 1 else 1,), held),
-        spec((rows * blocks * (facts + c) * how.channels,), _BITS[held]),
+        spec((2 * programs * facts * how.stretches * how.channels if how.stretches > 1 else 1,), held),
+        spec((1 if walks else rows * blocks * (facts + c) * how.channels,), _BITS[held]),
     ]
     given = [a.reshape(-1), b.reshape(-1)]
     given += [] if h0 is None else [h0.reshape(-1)]
@@ -95,17 +107,17 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     untold = jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])
     shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, one_slope=a.shape[2:] == (1, 1) and k > 1)
     kernel = functools.partial(
-        _kernel, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse, adjoint=adjoint,
-        interpret=interpret, held=held,
+        _walk if walks else _look_back, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse,
+        adjoint=adjoint, interpret=interpret, held=held,
     )  # fmt: skip
     found = pl.pallas_call(
         kernel,
-        grid=(rows * blocks,),
+        grid=(programs,),
         out_shape=outs,
-        input_output_aliases={len(given): 2},
+        input_output_aliases={} if walks else {len(given): 2},
         compiler_params=plgpu.CompilerParams(num_warps=max(how.channels * how.stretches // 32, 1), num_stages=1),
         interpret=interpret,
-    )(*given, untold)
+    )(*given, *([] if walks else [untold]))
     return found[0].reshape(b.shape)
 
 
@@ -177,81 +189,143 @@ def _read_map(ref, at, far: int, c: int, with_resets: bool, *, mask: Array) -> _
     return _parsed([load(ref, at + i * far, mask=mask, other=x) for i, x in enumerate(others)], c, with_resets)
 
 
-def _kernel(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
+def _walk(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
+    """A program for a row: the steps of a block are asked for while the states of the one before it are made."""
     from jax.experimental import pallas as pl
-    from jax.experimental.pallas import triton as plgpu
 
-    with_start, with_resets = has
-    refs = list(refs)
-    a_ref, b_ref = refs.pop(0), refs.pop(0)
-    h0_ref = refs.pop(0) if with_start else None
-    resets_ref = refs.pop(0) if with_resets else None
-    h_ref, stretch_ref, facts_ref = refs[1:]  # before them the bits untold, which are the last of these
+    *read, h_ref, stretch_ref, _ = refs
+    lanes = _Lanes(read, h_ref, stretch_ref, shape, has, reverse, adjoint, interpret, held)
+    row = pl.program_id(0)
+    h0 = lanes.start(row)
 
-    how, c, k = shape.how, shape.c, shape.k
+    def turn(block, carry):
+        steps, state = carry
+        ahead = lanes.read(row, block)
+        made = lanes.maps(steps, h0)
+        earlier, whole = lanes.shared(row, functools.reduce(_Map.then, made), block)
+        lanes.write(row, block - 1, made, state if earlier is None else earlier(state))
+        return ahead, whole(state)
+
+    jax.lax.fori_loop(0, shape.blocks + 1, turn, (lanes.nothing(), h0))
+
+
+def _look_back(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
+    """A program for a block of a row."""
+    from jax.experimental import pallas as pl
+
+    *read, h_ref, stretch_ref, facts_ref = refs
+    read.pop()  # the bits untold, which lie where facts are told
+    lanes = _Lanes(read, h_ref, stretch_ref, shape, has, reverse, adjoint, interpret, held)
     program = pl.program_id(0)
     row, block = program % shape.rows, program // shape.rows  # the fewer blocks of a row at a time, the better
-    sequence, tile = row // shape.tiles, row % shape.tiles
-    lane = jnp.arange(how.channels * how.stretches, dtype=jnp.int32)
-    place, stretch = lane % how.channels, lane // how.channels
-    channel = tile * how.channels + place
-    begin = (block * how.stretches + stretch) * how.steps
-    left = jnp.where(channel < k, shape.steps - begin, 0)
-
-    def barrier() -> None:
-        if not interpret:
-            plgpu.debug_barrier()
-
-    # The steps of this lane, in registers; a step beyond the end changes nothing.
-    back = -1 if reverse else 1
-    first = sequence * shape.steps + (shape.steps - 1 - begin if reverse else begin)
-    zero = jnp.zeros(lane.shape, held)
-    h0 = [zero for _ in range(c)]
-    if h0_ref is not None:
-        h0 = [load(h0_ref, (sequence * c + i) * k + channel, mask=channel < k).astype(held) for i in range(c)]
-    wide, wide_a = c * k, 1 if shape.one_slope else c * c * k
-    at_a = (first - back if adjoint else first) * wide_a + (0 if shape.one_slope else channel)
-    at_b = first * wide + channel
-    made = []
-    for u in range(how.steps):
-        there = u < left
-        known = there & (begin > 0) if adjoint and not u else there  # behind the last step no slope lies
-        new = None
-        if resets_ref is not None:
-            new = load(resets_ref, first + (back * (u - 1) if adjoint else back * u), mask=known) != 0
-        A = [[load(a_ref, at_a + (back * u * wide_a + (i * c + j) * k), mask=known, other=float(i == j)).astype(held)
-              for j in range(c)] for i in range(c)]  # fmt: skip
-        A = [list(x) for x in zip(*A, strict=True)] if adjoint else A
-        b = [load(b_ref, at_b + (back * u * wide + i * k), mask=there).astype(held) for i in range(c)]
-        if new is not None:
-            b = [jnp.where(new, _dot(line, h0) + x, x) for line, x in zip(A, b, strict=True)]
-            A = [[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A]
-        made.append(_Map(A, b, new))
-    whole = functools.reduce(_Map.then, made)
-
-    # The stretches of one channel: those before mine, and all of them.
-    mine = None
-    if how.stretches > 1:
-        at = (row * shape.blocks + block) * (2 * shape.facts * lane.size)
-        share = _abreast if how.stretches <= ABREAST else _doubling
-        mine, whole = share(stretch_ref, at, whole, lane, how, with_resets, barrier)
+    h0 = lanes.start(row)
+    made = lanes.maps(lanes.read(row, block), h0)
+    earlier, whole = lanes.shared(program, functools.reduce(_Map.then, made), 0)
 
     # What the blocks before have told.
-    told = _Told(facts_ref, shape, row, place, with_resets, held)
-    last = stretch == how.stretches - 1
+    told = _Told(facts_ref, shape, row, lanes.place, has[1], held)
+    last = lanes.stretch == shape.how.stretches - 1
     told.tell(block, 0, whole.numbers(), mask=last)
     state = told.before(block, h0)
     told.tell(block, shape.facts, whole(state), mask=last)
-    state = state if mine is None else mine(state)
+    lanes.write(row, block, made, state if earlier is None else earlier(state))
 
-    # The states, from the registers.
-    for u, one in enumerate(made):
-        state = one(state)
-        for i, x in enumerate(state):
-            at = at_b + (back * u * wide + i * k)
-            if interpret:  # there a masked lane writes back what it found, and a place before the first is the last
-                at = jnp.where(u < left, at, h_ref.shape[0])
-            store(h_ref, at, x, mask=u < left)
+
+class _Lanes:
+    """What the lanes of a program read, hold, share and write; a lane is a channel of a stretch."""
+
+    def __init__(self, read, h_ref, stretch_ref, shape: _Shape, has, reverse, adjoint, interpret, held):
+        read, (with_start, self.with_resets) = list(read), has
+        self.a_ref, self.b_ref = read.pop(0), read.pop(0)
+        self.h0_ref = read.pop(0) if with_start else None
+        self.resets_ref = read.pop(0) if self.with_resets else None
+        self.h_ref, self.stretch_ref, self.shape, self.held = h_ref, stretch_ref, shape, held
+        self.back, self.adjoint, self.interpret = -1 if reverse else 1, adjoint, interpret
+        self.lane = jnp.arange(shape.how.channels * shape.how.stretches, dtype=jnp.int32)
+        self.place, self.stretch = self.lane % shape.how.channels, self.lane // shape.how.channels
+
+    def located(self, row: Array, block: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Sequence and channel; steps before the first one of each lane, and from it to the end; the first one."""
+        how, steps = self.shape.how, self.shape.steps
+        sequence, channel = row // self.shape.tiles, row % self.shape.tiles * how.channels + self.place
+        begin = (block * how.stretches + self.stretch) * how.steps
+        left = jnp.where((channel < self.shape.k) & (block >= 0), steps - begin, 0)
+        return sequence, channel, begin, left, sequence * steps + (steps - 1 - begin if self.back < 0 else begin)
+
+    def start(self, row: Array) -> list[Array]:
+        c, k = self.shape.c, self.shape.k
+        if self.h0_ref is None:
+            return [jnp.zeros(self.lane.shape, self.held) for _ in range(c)]
+        sequence, channel, *_ = self.located(row, 0)
+        at = [(sequence * c + i) * k + channel for i in range(c)]
+        return [load(self.h0_ref, x, mask=channel < k).astype(self.held) for x in at]
+
+    def read(self, row: Array, block: Array) -> list[_Map]:
+        """The steps of a block, in registers; a step beyond the end changes nothing."""
+        c, k, back = self.shape.c, self.shape.k, self.back
+        _, channel, begin, left, first = self.located(row, block)
+        wide, wide_a = c * k, 1 if self.shape.one_slope else c * c * k
+        at_a = (first - back if self.adjoint else first) * wide_a + (0 if self.shape.one_slope else channel)
+        at_b = first * wide + channel
+        steps = []
+        for u in range(self.shape.how.steps):
+            there = u < left
+            known = there & (begin > 0) if self.adjoint and not u else there  # behind the last step no slope lies
+            new = None
+            if self.resets_ref is not None:
+                at = first + (back * (u - 1) if self.adjoint else back * u)
+                new = load(self.resets_ref, at, mask=known) != 0
+            A = [[load(self.a_ref, at_a + (back * u * wide_a + (i * c + j) * k), mask=known, other=float(i == j))
+                  .astype(self.held) for j in range(c)] for i in range(c)]  # fmt: skip
+            A = [list(x) for x in zip(*A, strict=True)] if self.adjoint else A
+            at = [at_b + (back * u * wide + i * k) for i in range(c)]
+            steps.append(_Map(A, [load(self.b_ref, x, mask=there).astype(self.held) for x in at], new))
+        return steps
+
+    def nothing(self) -> list[_Map]:
+        """A block of steps that change nothing."""
+        zero = [jnp.zeros(self.lane.shape, self.held)] * self.shape.c
+        return [_unmoved(self.lane, _Map([], zero, self.lane < 0 if self.with_resets else None))] * self.shape.how.steps
+
+    def maps(self, steps: list[_Map], h0: list[Array]) -> list[_Map]:
+        """Each step as a map of the state before it; one with a reset begins at `h0`."""
+        if not self.with_resets:
+            return steps
+        made = []
+        for A, b, new in steps:
+            b = [jnp.where(new, _dot(line, h0) + x, x) for line, x in zip(A, b, strict=True)]
+            made.append(_Map([[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A], b, new))
+        return made
+
+    def shared(self, program: Array, whole: _Map, turn: Array | int) -> tuple[_Map | None, _Map]:
+        """The maps of the stretches before each, and of all; `turn`: times that this program has asked before.
+
+        In rounds, which take turns in two buffers in memory near this multiprocessor.
+        """
+        if self.shape.how.stretches == 1:
+            return None, whole
+        few = self.shape.how.stretches <= ABREAST
+        rounds, size = 1 if few else self.shape.how.stretches.bit_length(), self.shape.facts * self.lane.size
+        share = _abreast if few else _doubling
+        return share(self, lambda r: (2 * program + ((turn * rounds + r) & 1)) * size, whole)
+
+    def barrier(self) -> None:
+        from jax.experimental.pallas import triton as plgpu
+
+        if not self.interpret:
+            plgpu.debug_barrier()
+
+    def write(self, row: Array, block: Array, made: list[_Map], state: list[Array]) -> None:
+        """The states of a block, from the registers."""
+        c, k = self.shape.c, self.shape.k
+        _, channel, _, left, first = self.located(row, block)
+        for u, one in enumerate(made):
+            state = one(state)
+            for i, x in enumerate(state):
+                at = first * (c * k) + channel + (self.back * u * c * k + i * k)
+                if self.interpret:  # there a masked lane writes back what it found, and before the first is the last
+                    at = jnp.where(u < left, at, self.h_ref.shape[0])
+                store(self.h_ref, at, x, mask=u < left)
 
 
 def _unmoved(lane: Array, like: _Map) -> _Map:
@@ -261,33 +335,34 @@ def _unmoved(lane: Array, like: _Map) -> _Map:
     return _Map(A, [zero] * len(like.b), None if like.new is None else lane < 0)
 
 
-def _abreast(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
-    """The maps of the stretches before each, and of all, through memory near this multiprocessor: all read by all."""
+def _abreast(lanes: _Lanes, buffer, whole: _Map) -> tuple[_Map, _Map]:
+    """In one round: the maps of all are read by all."""
+    lane, how, c, at = lanes.lane, lanes.shape.how, len(whole.b), buffer(0)
     for i, x in enumerate(whole.numbers()):
-        store(ref, at + i * lane.size + lane, x, mask=lane >= 0)
-    barrier()
-    c, place = len(whole.b), lane % how.channels
-    maps = [_read_map(ref, at + s * how.channels + place, lane.size, c, with_resets, mask=lane >= 0)
-            for s in range(how.stretches)]  # fmt: skip
+        store(lanes.stretch_ref, at + i * lane.size + lane, x, mask=lane >= 0)
+    lanes.barrier()
+    maps = [_read_map(lanes.stretch_ref, at + s * how.channels + lanes.place, lane.size, c, lanes.with_resets,
+                      mask=lane >= 0) for s in range(how.stretches)]  # fmt: skip
     nothing = _unmoved(lane, maps[0])
-    earlier = [one.where(lane // how.channels > s, nothing) for s, one in enumerate(maps[:-1])]
+    earlier = [one.where(lanes.stretch > s, nothing) for s, one in enumerate(maps[:-1])]
     return functools.reduce(_Map.then, earlier), functools.reduce(_Map.then, maps)
 
 
-def _doubling(ref, at, whole: _Map, lane, how: Cut, with_resets: bool, barrier) -> tuple[_Map, _Map]:
-    """The same in `log2` rounds, which take turns in two buffers."""
-    c, rounds, stretch = len(whole.b), how.stretches.bit_length() - 1, lane // how.channels
-    earlier, turn = whole, at
+def _doubling(lanes: _Lanes, buffer, whole: _Map) -> tuple[_Map, _Map]:
+    """The same in `log2` rounds and one more."""
+    lane, how, c, ref = lanes.lane, lanes.shape.how, len(whole.b), lanes.stretch_ref
+    rounds, earlier, turn = how.stretches.bit_length() - 1, whole, buffer(0)
     for r in range(rounds + 1):
-        turn = at + (r % 2) * len(whole.numbers()) * lane.size
+        turn = buffer(r)
         for i, x in enumerate(whole.numbers()):
             store(ref, turn + i * lane.size + lane, x, mask=lane >= 0)
-        barrier()
+        lanes.barrier()
         far = 1 if r == rounds else 1 << r
-        earlier = _read_map(ref, turn + lane - far * how.channels, lane.size, c, with_resets, mask=stretch >= far)
+        at, mask = turn + lane - far * how.channels, lanes.stretch >= far
+        earlier = _read_map(ref, at, lane.size, c, lanes.with_resets, mask=mask)
         whole = earlier.then(whole) if r < rounds else whole
-    end = turn + (how.stretches - 1) * how.channels + lane % how.channels
-    return earlier, _read_map(ref, end, lane.size, c, with_resets, mask=lane >= 0)
+    end = turn + (how.stretches - 1) * how.channels + lanes.place
+    return earlier, _read_map(ref, end, lane.size, c, lanes.with_resets, mask=lane >= 0)
 
 
 class _Told:
