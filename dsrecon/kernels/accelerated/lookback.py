@@ -21,7 +21,7 @@ Martin & Cundy 2018, *Parallelizing linear recurrent neural nets over sequence l
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,17 +62,18 @@ def cut(steps: int, components: int, channels: int, sequences: int) -> Cut:
     another, so the fewer rows there are, the longer the blocks.
     Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows walked along, 8 stretches of 32 steps .91, 4 of
     32 .88, of 24 .89, of 16 .89, of 8 .69; looking back, 4 stretches of 32 steps .79. `(4, 16384, 1024)`, 128 rows: .93
-    and .82. `(8, 65536, 128)`, 32 rows, looking back, 4 stretches of 32 steps .79, of 28 and 24 .76, windows of 2, 4, 8
-    blocks .77, .73, .73; walked along in rows of 8 or 16 channels .49 to .73, which memory reads badly; programs that
-    take a block after the other as they come, a block ahead, .63. `(1, 1048576, 64)`, 2 rows, 8 stretches of 16 steps
-    .45, of 32 .64, 16 of 32 .61; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2 steps .22 ms, 256 .24 ms.
+    and .82. `(8, 65536, 128)`, 32 rows, looking back, 4 stretches of 32 steps .80, of 30 .74, 8 of 32 .80, windows of 2
+    and 4 blocks .80 and .78; walked along in rows of 8 or 16 channels .49 to .73, which memory reads badly; programs
+    that take a block after the other as they come, a block ahead, .63. `(1, 1048576, 64)`, 2 rows, 8 stretches of 16
+    steps .45, of 32 .67, windows of 4 blocks .72; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2 steps
+    .22 ms, 256 .24 ms.
     """
     wide, rows = min(WARP, power(channels)), sequences * -(-channels // WARP)
     walks = components == 1 and wide == WARP and rows >= ENOUGH
     few = components == 1 and rows < FEW
     held = min({1: 32 if wide == WARP else 16, 2: 4, 3: 2, 4: 2}[components], power(steps))
     stretches = 128 // wide if wide < WARP else 8 if few or walks else 4
-    return Cut(wide, min(stretches, power(-(-steps // held))), held, 0 if walks else 8 if few else 2)
+    return Cut(wide, min(stretches, power(-(-steps // held))), held, 0 if walks else 4 if few else 2)
 
 
 def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: bool = False, how: Cut | None = None):
@@ -94,18 +95,20 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
             how = how._replace(steps=-(-how.steps // 2))
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
     facts, rows = c * c + c + (resets is not None), n * tiles
-    programs, walks = rows * (1 if how.window == 0 else blocks), how.window == 0
+    walks = how.window == 0
+    in_place = not walks and how.stretches <= ABREAST and facts <= how.steps * c and held == b.dtype
+    programs, shares = rows * (1 if walks else blocks), how.stretches > 1 and not in_place
     spec = jax.ShapeDtypeStruct
     outs = [
         spec((b.size,), b.dtype),
-        spec((2 * programs * facts * how.stretches * how.channels if how.stretches > 1 else 1,), held),
+        spec((2 * programs * facts * how.stretches * how.channels if shares else 1,), held),
         spec((1 if walks else rows * blocks * (facts + c) * how.channels,), _BITS[held]),
     ]
     given = [a.reshape(-1), b.reshape(-1)]
     given += [] if h0 is None else [h0.reshape(-1)]
     given += [] if resets is None else [resets.astype(jnp.int8).reshape(-1)]
     untold = jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])
-    shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, one_slope=a.shape[2:] == (1, 1) and k > 1)
+    shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, a.shape[2:] == (1, 1) and k > 1, in_place)
     kernel = functools.partial(
         _walk if walks else _look_back, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse,
         adjoint=adjoint, interpret=interpret, held=held,
@@ -127,7 +130,10 @@ _UNTOLD = {jnp.int32: 0x7FEDCBA9, jnp.int64: 0x7FFEDCBA98765432}
 
 
 class _Shape(NamedTuple):
-    """Sizes of a call: its cut; steps, components, channels; tiles; blocks of a row, rows; numbers of a map."""
+    """Sizes of a call: its cut; steps, components, channels; tiles; blocks of a row, rows; numbers of a map.
+
+    `in_place`: whether maps are shared where the states will be.
+    """
 
     how: Cut
     steps: int
@@ -138,6 +144,7 @@ class _Shape(NamedTuple):
     rows: int
     facts: int
     one_slope: bool
+    in_place: bool
 
 
 class _Map(NamedTuple):
@@ -202,7 +209,7 @@ def _walk(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
         steps, state = carry
         ahead = lanes.read(row, block)
         made = lanes.maps(steps, h0)
-        earlier, whole = lanes.shared(row, functools.reduce(_Map.then, made), block)
+        earlier, whole = lanes.shared(functools.reduce(_Map.then, made), row, row, block, block)
         lanes.write(row, block - 1, made, state if earlier is None else earlier(state))
         return ahead, whole(state)
 
@@ -220,7 +227,7 @@ def _look_back(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> 
     row, block = program % shape.rows, program // shape.rows  # the fewer blocks of a row at a time, the better
     h0 = lanes.start(row)
     made = lanes.maps(lanes.read(row, block), h0)
-    earlier, whole = lanes.shared(program, functools.reduce(_Map.then, made), 0)
+    earlier, whole = lanes.shared(functools.reduce(_Map.then, made), program, row, block, 0)
 
     # What the blocks before have told.
     told = _Told(facts_ref, shape, row, lanes.place, has[1], held)
@@ -297,17 +304,38 @@ class _Lanes:
             made.append(_Map([[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A], b, new))
         return made
 
-    def shared(self, program: Array, whole: _Map, turn: Array | int) -> tuple[_Map | None, _Map]:
+    def shared(self, whole: _Map, program, row, block, turn) -> tuple[_Map | None, _Map]:
         """The maps of the stretches before each, and of all; `turn`: times that this program has asked before.
 
-        In rounds, which take turns in two buffers in memory near this multiprocessor.
+        In rounds, which take turns in two buffers in memory near this multiprocessor. Where one round is enough, and
+        maps are of the type of the states and no more numbers than these, they lie where the states will be: what is
+        never written elsewhere is 2 % of all that the kernel moves. Of a stretch that ends the sequence too early for
+        its map nobody needs the map.
         """
-        if self.shape.how.stretches == 1:
+        shape, how = self.shape, self.shape.how
+        if how.stretches == 1:
             return None, whole
-        few = self.shape.how.stretches <= ABREAST
-        rounds, size = 1 if few else self.shape.how.stretches.bit_length(), self.shape.facts * self.lane.size
-        share = _abreast if few else _doubling
-        return share(self, lambda r: (2 * program + ((turn * rounds + r) & 1)) * size, whole)
+        if shape.in_place:
+            _, channel, _, left, first = self.located(row, block)
+            wide = shape.c * shape.k
+
+            def place(i: int, s: Array) -> tuple[Array, Array]:
+                far = (s - self.stretch) * how.steps + i // shape.c
+                return (first + self.back * far) * wide + i % shape.c * shape.k + channel, far < left
+
+            return _abreast(self, self.h_ref, place, whole)
+        doublings, size = how.stretches.bit_length() - 1, shape.facts * self.lane.size
+        rounds = 1 if how.stretches <= ABREAST else doublings + 1
+
+        def begin(r: int) -> Array:
+            return (2 * program + ((turn * rounds + r) & 1)) * size
+
+        if rounds > 1:
+            return _doubling(self, begin, whole)
+        at = begin(0) + self.place
+        return _abreast(
+            self, self.stretch_ref, lambda i, s: (at + i * self.lane.size + s * how.channels, s >= 0), whole
+        )
 
     def barrier(self) -> None:
         from jax.experimental.pallas import triton as plgpu
@@ -323,9 +351,11 @@ class _Lanes:
             state = one(state)
             for i, x in enumerate(state):
                 at = first * (c * k) + channel + (self.back * u * c * k + i * k)
-                if self.interpret:  # there a masked lane writes back what it found, and before the first is the last
-                    at = jnp.where(u < left, at, self.h_ref.shape[0])
-                store(self.h_ref, at, x, mask=u < left)
+                store(self.h_ref, self.kept(at, u < left, self.h_ref), x, mask=u < left)
+
+    def kept(self, at: Array, mask: Array, ref: Any) -> Array:
+        """Interpreted, a masked lane writes back what it found, and before the first place lies the last: outside."""
+        return jnp.where(mask, at, ref.shape[0]) if self.interpret else at
 
 
 def _unmoved(lane: Array, like: _Map) -> _Map:
@@ -335,15 +365,19 @@ def _unmoved(lane: Array, like: _Map) -> _Map:
     return _Map(A, [zero] * len(like.b), None if like.new is None else lane < 0)
 
 
-def _abreast(lanes: _Lanes, buffer, whole: _Map) -> tuple[_Map, _Map]:
-    """In one round: the maps of all are read by all."""
-    lane, how, c, at = lanes.lane, lanes.shape.how, len(whole.b), buffer(0)
+def _abreast(lanes: _Lanes, ref, place, whole: _Map) -> tuple[_Map, _Map]:
+    """In one round: the maps of all are read by all. `place`: where a number of a stretch's map lies, if it does."""
+    how, c = lanes.shape.how, len(whole.b)
     for i, x in enumerate(whole.numbers()):
-        store(lanes.stretch_ref, at + i * lane.size + lane, x, mask=lane >= 0)
+        at, mask = place(i, lanes.stretch)
+        store(ref, lanes.kept(at, mask, ref), x, mask=mask)
     lanes.barrier()
-    maps = [_read_map(lanes.stretch_ref, at + s * how.channels + lanes.place, lane.size, c, lanes.with_resets,
-                      mask=lane >= 0) for s in range(how.stretches)]  # fmt: skip
-    nothing = _unmoved(lane, maps[0])
+    nothing, maps = _unmoved(lanes.lane, whole), []
+    for s in range(how.stretches):
+        each = [place(i, jnp.full_like(lanes.stretch, s)) for i in range(lanes.shape.facts)]
+        pairs = zip(each, nothing.numbers(), strict=True)
+        maps.append(_parsed([load(ref, at, mask=mask, other=x) for (at, mask), x in pairs], c, lanes.with_resets))
+    lanes.barrier()
     earlier = [one.where(lanes.stretch > s, nothing) for s, one in enumerate(maps[:-1])]
     return functools.reduce(_Map.then, earlier), functools.reduce(_Map.then, maps)
 
