@@ -251,7 +251,7 @@ class _Lanes:
         self.lane = jnp.arange(shape.how.channels * shape.how.stretches, dtype=jnp.int32)
         self.place, self.stretch = self.lane % shape.how.channels, self.lane // shape.how.channels
 
-    def located(self, row: Array, block: Array) -> tuple[Array, Array, Array, Array, Array]:
+    def located(self, row: Array, block: Array | int) -> tuple[Array, Array, Array, Array, Array]:
         """Sequence and channel; steps before the first one of each lane, and from it to the end; the first one."""
         how, steps = self.shape.how, self.shape.steps
         sequence, channel = row // self.shape.tiles, row % self.shape.tiles * how.channels + self.place
@@ -296,10 +296,11 @@ class _Lanes:
 
     def maps(self, steps: list[_Map], h0: list[Array]) -> list[_Map]:
         """Each step as a map of the state before it; one with a reset begins at `h0`."""
-        if not self.with_resets:
-            return steps
         made = []
         for A, b, new in steps:
+            if new is None:
+                made.append(_Map(A, b, None))
+                continue
             b = [jnp.where(new, _dot(line, h0) + x, x) for line, x in zip(A, b, strict=True)]
             made.append(_Map([[jnp.where(new, jnp.zeros_like(x), x) for x in line] for line in A], b, new))
         return made
