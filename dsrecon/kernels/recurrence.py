@@ -184,24 +184,45 @@ def _forward(advance: Step, z0: Array, inputs: Inputs, steps: int | None, unroll
     return jax.lax.scan(body, z0, inputs, length=steps, unroll=unroll)[1]
 
 
+def _in_place(
+    advance: Step, z0: Array, inputs: Inputs, steps: int | None, unroll: int, *, with_first: bool = False
+) -> Array:
+    """As `_forward`, and, `with_first`, `z0` before all: states, and those before each step, are then views of one
+    array. Under `jax.vmap` both have their new axis in one place, as JAX wants it of a function and its forward pass.
+    """
+    count, ahead = jax.tree.leaves(inputs)[0].shape[0] if steps is None else steps, int(with_first)
+    zs = jnp.zeros((count, *z0.shape), z0.dtype)
+    zs = jnp.concatenate([z0[None], zs]) if with_first else zs
+
+    def turn(t, carry):
+        z, zs = carry
+        z = advance(z, jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), inputs))
+        return z, jax.lax.dynamic_update_index_in_dim(zs, z, t + ahead, 0)
+
+    return jax.lax.fori_loop(0, count, turn, (z0, zs), unroll=unroll)[1]
+
+
 @eqx.filter_custom_vjp
 def _recurrence(primals: Any, steps: int | None, unroll: int) -> Array:
     step, z0, inputs = primals
     if members.lie_side_by_side(step, z0, unroll):
         return members.forward(stages(step), z0, inputs, steps)
-    return _forward(_of_batch(step, z0, inputs), z0, inputs, steps, unroll)
+    return _in_place(_of_batch(step, z0, inputs), z0, inputs, steps, unroll)
 
 
 @_recurrence.def_fwd
 def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int):
-    zs = _recurrence(primals, steps, unroll)
-    return zs, zs
+    step, z0, inputs = primals
+    if members.lie_side_by_side(step, z0, unroll):
+        zs = _recurrence(primals, steps, unroll)
+        return zs, jnp.concatenate([z0[None], zs[:-1]])
+    both = _in_place(_of_batch(step, z0, inputs), z0, inputs, steps, unroll, with_first=True)
+    return both[1:], both[:-1]
 
 
 @_recurrence.def_bwd
-def _recurrence_bwd(zs: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
+def _recurrence_bwd(before: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
     step, z0, inputs = primals
-    before = jnp.concatenate([z0[None], zs[:-1]])
     entered, arriving, z0_bar = costates_of_loop(step, before, inputs, zs_bar, unroll)
     within = tuple(map(Within, entered[1:], arriving[:-1]))
     step_bar, inputs_bar = contract(step, before, inputs, arriving[-1], within=within)
@@ -236,16 +257,15 @@ def _backward(
         entered.append(jax.vmap(_of_batch(part, before[0], inputs))(entered[-1], inputs))
 
     def back(l, now):
-        entered, s, z_bar = now
-        l, arriving = l + z_bar, []
+        entered, s, earlier = now
+        arriving = []
         for pull, z in zip(reversed(pulls), reversed(entered), strict=True):
             arriving.append(l)
             l = pull(l, z, s)
-        return l, arriving
+        return l + earlier, arriving  # the sum belongs to what the pull ends with: one pass over the numbers, not two
 
-    z0_bar, arriving = jax.lax.scan(
-        back, jnp.zeros_like(before[0]), (entered, inputs, zs_bar), reverse=True, unroll=unroll
-    )
+    earlier = jnp.concatenate([jnp.zeros_like(zs_bar[:1]), zs_bar[:-1]])
+    z0_bar, arriving = jax.lax.scan(back, zs_bar[-1], (entered, inputs, earlier), reverse=True, unroll=unroll)
     return entered, arriving[::-1], z0_bar
 
 
