@@ -3,8 +3,9 @@
     python benchmarks/devices.py OUT.json [ensemble] [scan] [newton] [--devices N] [--small]
 
 One line a result: milliseconds on one device and on N (default: all of this process), how many times faster, and how
-far the results are from those of one device (largest difference over the largest value). Medians of repeated calls;
-compilation is left out and told.
+far the results are from those of one device (largest difference over the largest value). Calls follow one another
+without being waited for, in rounds, one device and several in turn; medians of the rounds. Compilation is left out and
+told.
 
 - `ensemble`: an update of 1,024 AL-RNNs (M 20, P 2, T 200, B 16), and of as many clipped shallow PLRNNs (M 3, H 50),
   by `fit(devices=...)`.
@@ -38,21 +39,32 @@ from dsrecon.newton import Newton
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 from dsrecon.training import Windows, fit, gtf, radam
 
-REPEATS = 9
+ROUNDS, CALLS = 7, 12
 
 
-def timed(function, *given):
-    """The result of a compiled call, the median of its milliseconds, and the seconds of compilation."""
+def prepared(function, *given):
+    """A compiled call, what it gives, and the seconds of compilation."""
     begun = time.perf_counter()
     program = jax.jit(function).lower(*given).compile()
     compiling = time.perf_counter() - begun
-    out = jax.block_until_ready(program(*given))
+    return lambda: program(*given), jax.block_until_ready(program(*given)), compiling
+
+
+def in_turn(*calls) -> list[float]:
+    """Milliseconds of a call of each."""
     found = []
-    for _ in range(REPEATS):
-        begun = time.perf_counter()
-        jax.block_until_ready(program(*given))
-        found.append(time.perf_counter() - begun)
-    return out, 1e3 * float(np.median(found)), compiling
+    for _ in range(ROUNDS):
+        row = []
+        for call in calls:
+            jax.block_until_ready(call())
+            begun = time.perf_counter()
+            for _ in range(CALLS):
+                out = call()
+            jax.block_until_ready(out)
+            row.append(1e3 * (time.perf_counter() - begun) / CALLS)
+            del out
+        found.append(row)
+    return np.median(found, 0).tolist()
 
 
 def apart(one, several) -> float:
@@ -70,11 +82,14 @@ def compared(report, name: str, one_function, function, given, sharded: Sharded,
     """One device against several; `placed`: whether an argument has time as its first axis."""
     everywhere = NamedSharding(sharded.mesh, PartitionSpec())
     spread = [jax.device_put(x, sharded.placement if cut else everywhere) for x, cut in zip(given, placed, strict=True)]
-    one, one_ms, one_compile = timed(one_function, *given)
-    several, ms, compile_s = timed(function, *spread)
+    one_call, one, one_compile = prepared(one_function, *given)
+    call, several, compile_s = prepared(function, *spread)
+    far = apart(one, several)
+    del one, several
+    one_ms, ms = in_turn(one_call, call)
     report(
         name,
-        {"one_ms": one_ms, "several_ms": ms, "times": one_ms / ms, "apart": apart(one, several)},
+        {"one_ms": one_ms, "several_ms": ms, "times": one_ms / ms, "apart": far},
         {"one_compile_s": one_compile, "several_compile_s": compile_s},
     )
 

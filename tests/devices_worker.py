@@ -152,6 +152,14 @@ def forgetting() -> None:
         )
         assert np.isfinite(several[1]).all() == (bad == 0.0)
         close(one, several, 1e-10)
+    own, short = Sharded(sharded().mesh, "time", "interpreted"), 4 * 4_200
+    for bad in (0.0, jnp.nan, jnp.inf):  # what is handed on, with a kernel that looks itself whether it is
+        x = b[:short].at[50, 0].add(bad)
+        one, several = (linear_scan(jnp.full((short, 2), 0.5), x, engine=e) for e in ("sequential", own))
+        assert np.isfinite(several[-1, 0]) == (bad == 0.0)
+        fine = np.isfinite(one)  # a kernel makes NaN of the infinity that the loop keeps
+        np.testing.assert_array_equal(np.isfinite(several), fine)
+        np.testing.assert_allclose(several[fine], one[fine], rtol=1e-12)
     a = jnp.full((steps, 2), 0.5)
     batch = jnp.stack([b, b.at[50, 0].set(jnp.inf)])
     one, several = (jax.vmap(lambda b, e=e: linear_scan(a, b, engine=e))(batch) for e in ("sequential", sharded()))

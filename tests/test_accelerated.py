@@ -19,7 +19,7 @@ from dsrecon.kernels.accelerated.gates import logistic, tanh
 from dsrecon.kernels.accelerated.lookback import Cut, cut
 from dsrecon.kernels.accelerated.loop import forward
 from dsrecon.kernels.accelerated.plan import Unfused
-from dsrecon.kernels.accelerated.scan import scan
+from dsrecon.kernels.accelerated.scan import anew, redone, scan
 from dsrecon.kernels.accelerated.steps import map_steps, written
 from dsrecon.models import (
     ALRNN,
@@ -167,6 +167,28 @@ def test_a_mapped_scan_is_that_of_each():
 
     for x, y in zip(*(jax.grad(loss(e), (0, 1))(a, b) for e in ("interpreted", "sequential")), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("reverse", "adjoint"), [(False, False), (True, True)])
+@pytest.mark.parametrize("name", ["scalar", "diagonal", "blocks", "dense"])
+def test_states_are_made_anew_where_asked_and_else_stay(name, reverse, adjoint):
+    shape, m, _, _ = SCANS[name]
+    a, b, h0, there, _ = problem(shape, m, 40)
+    assert redone(a, None)
+
+    def made(where):
+        return anew(a, b, there, h0, where, reverse=reverse, adjoint=adjoint, interpret=True)
+
+    stays, found = jax.vmap(made)(jnp.array([False, True]))
+    np.testing.assert_array_equal(stays, there)
+    wanted = scan(a, b, h0, None, reverse=reverse, adjoint=adjoint, interpret=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_which_scans_are_not_made_anew():
+    assert not redone(jnp.ones((3, 2)), jnp.zeros(3, bool))
+    assert not redone(jnp.ones((3, 2), complex), None)
+    assert not redone(jnp.ones((3, 5, 5)), None)
 
 
 def test_what_a_trial_of_nan_leaves_alone():
@@ -566,6 +588,16 @@ def test_scans_on_the_hardware(steps, width):
             pairs = (gradients(e, a, b, h0, g, new, reverse) for e in ("pallas", "sequential"))
             for x, y in zip(*pairs, strict=True):
                 assert float(jnp.abs(x - y).max()) <= 1e-5 * float(jnp.abs(y).max()) + 1e-30
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [3, 130])
+def test_states_made_anew_on_the_hardware(width):
+    a, b, h0, there, _ = problem((width,), width, 65537, np.float32)
+    wanted = linear_scan(a, b, h0, engine="sequential")
+    stays, found = (jax.jit(lambda x: anew(a, b, there, h0, x, reverse=False))(jnp.array(x)) for x in (False, True))
+    np.testing.assert_array_equal(stays, there)
+    assert float(jnp.abs(found - wanted).max()) <= 1e-5 * float(jnp.abs(wanted).max())
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dsrecon import Forced, Forcing, IdentityReadout, LinearReadout
+from dsrecon.kernels import members
 from dsrecon.kernels.members import FEW, MEMBERS, abreast, lie_side_by_side, of_members
 from dsrecon.kernels.recurrence import recurrence
 from dsrecon.models import ALRNN, GRU, DendriticPLRNN, MeanCentredPLRNN, ShallowPLRNN
@@ -142,3 +143,13 @@ def leaves_of(program):
         else:
             for x in inner:
                 yield from leaves_of(getattr(x, "jaxpr", x))
+
+
+@pytest.mark.parametrize(("columns", "spare"), [(3, 29), (22, 10), (32, 0), (40, 24), (72, 0), (100, 28), (130, 0)])
+def test_products_of_filled_up_matrices_are_those_of_each(columns, spare):
+    rng = np.random.default_rng(0)
+    W, z = (jnp.asarray(rng.normal(size=size).astype(np.float32)) for size in ((columns, 7), (5, 7)))
+    assert members._spare(W.T) == spare and members._spare(W.T.astype(float)) == 0
+    found = members.of_members(lambda z: jnp.tanh(W @ z), z[0], axis=0)(z)
+    assert found.shape == (5, columns)
+    np.testing.assert_allclose(found, jnp.tanh(z @ W.T), rtol=1e-5, atol=1e-6)

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from dsrecon.kernels import shift
 from dsrecon.kernels.adjoint import costates_by_states, costates_of_scan
 from dsrecon.kernels.engine import AbstractEngine
-from dsrecon.kernels.engines import ENGINES, run
+from dsrecon.kernels.engines import ENGINES, fused, run
 from dsrecon.kernels.stretch import last_map
 from dsrecon.kernels.structure import BLOCKS, DENSE, apply
 
@@ -203,8 +203,12 @@ def _stretch(
     options = {"reverse": reverse, "transpose": transpose, "early": not differentiable}
     starts = _starts(sharded, sharded.summary(a, restarted, resets, **options), h0, reverse)
     h = states(starts[place])
+    if differentiable:
+        return h
     last = 0 if reverse else -1
-    return h if differentiable else _handed_on(sharded, h, starts, states, lambda h: h[last], reverse)
+    slopes = a.swapaxes(1, 2) if transpose and a.ndim >= DENSE else a
+    kernel = _anew(sharded, slopes, b, resets, reverse=reverse)
+    return _handed_on(sharded, h, starts, states, kernel, lambda h: h[last], reverse)
 
 
 def _costates(sharded: Sharded, a: Array, h_bar: Array, *, reverse: bool) -> Array:
@@ -223,7 +227,8 @@ def _costates(sharded: Sharded, a: Array, h_bar: Array, *, reverse: bool) -> Arr
     made = sharded.summary(a, h_bar, None, reverse=back, transpose=True, inside=True)
     starts = _starts(sharded, made, jnp.zeros_like(h_bar[0]), back)
     l = costates(starts[_place(sharded, back)])
-    return _handed_on(sharded, l, starts, costates, leaving, back)
+    kernel = _anew(sharded, a, h_bar, None, reverse=back, adjoint=True)
+    return _handed_on(sharded, l, starts, costates, kernel, leaving, back)
 
 
 def _place(sharded: Sharded, reverse: bool) -> Array:
@@ -251,23 +256,48 @@ def _with_starts(a: Array, b: Array, h0: Array, resets: Array, transpose: bool) 
     return jnp.where(resets[:, None], b + fresh, b)
 
 
+Anew = Callable[[Array, Array, Array], Array]
+"""`(h, begin, where) -> h`, or, where it is true, the states from `begin` in its place."""
+
+
+def _anew(sharded: Sharded, a: Array, b: Array, resets: Array | None, **options: bool) -> Anew | None:
+    """The kernel that does it, where there is one."""
+    if not fused(a, b, sharded.engine):
+        return None
+    from dsrecon.kernels.accelerated.scan import anew, redone
+
+    if not redone(a, resets):
+        return None
+    interpret = sharded.engine == "interpreted"
+    return lambda h, begin, where: anew(a, b, h, begin, where, interpret=interpret, **options)
+
+
 def _handed_on(
     sharded: Sharded,
     h: Array,
     starts: Array,
     states: Callable[[Array], Array],
+    kernel: Anew | None,
     leaving: Callable[[Array], Array],
     reverse: bool,
 ) -> Array:
     """`h`, unless a stretch ends in infinity or NaN and the next one began otherwise: then one device after the other.
 
-    Both loops turn only where that is so, in any sequence of a batch under `vmap`.
+    Without a kernel both loops turn only where that is so, in any sequence of a batch under `vmap`.
     """
     count, axis, place = sharded.devices, sharded.axis, _place(sharded, reverse)
     ends = jax.lax.all_gather(leaving(h), axis)
     ends = ends[::-1] if reverse else ends
     astray = jnp.any(jnp.isfinite(ends[:-1]) != jnp.isfinite(starts[1:]))
     onward = [(k, k - 1) if reverse else (k - 1, k) for k in range(1, count)]
+
+    if kernel is not None:
+        h = kernel(h, ends[0], astray & (place == 1))
+
+        def turn(k, h):
+            return kernel(h, jax.lax.ppermute(leaving(h), axis, onward), astray & (place == k))
+
+        return jax.lax.fori_loop(2, count, turn, h) if count > 2 else h
 
     def hand_on(carry):
         turn, h = carry

@@ -54,8 +54,8 @@ class Cut(NamedTuple):
     window: int
 
 
-def cut(steps: int, components: int, channels: int, sequences: int) -> Cut:
-    """The rule, from the shape alone.
+def cut(steps: int, components: int, channels: int, sequences: int, *, walks: bool | None = None) -> Cut:
+    """The rule, from the shape alone, also for whether programs walk.
 
     Registers set the steps of a stretch: `c^2 + c` numbers a step, twice where a program holds those of the next block
     too. Lanes are channels while these fill a warp; beside them stretches of time: blocks of one row follow one
@@ -69,19 +69,32 @@ def cut(steps: int, components: int, channels: int, sequences: int) -> Cut:
     .22 ms, 256 .24 ms.
     """
     wide, rows = min(WARP, power(channels)), sequences * -(-channels // WARP)
-    walks = components == 1 and wide == WARP and rows >= ENOUGH
+    walks = components == 1 and wide == WARP and rows >= ENOUGH if walks is None else walks
     few = components == 1 and rows < FEW
     held = min({1: 32 if wide == WARP else 16, 2: 4, 3: 2, 4: 2}[components], power(steps))
     stretches = 128 // wide if wide < WARP else 8 if few or walks else 4
-    return Cut(wide, min(stretches, power(-(-steps // held))), held, 0 if walks else 4 if few else 2)
+    return Cut(wide, min(stretches, power(-(-steps // held))), held, 0 if walks else 4 if few else 1)
 
 
-def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: bool = False, how: Cut | None = None):
+def call(
+    a,
+    b,
+    h0,
+    resets,
+    *,
+    reverse: bool,
+    adjoint: bool = False,
+    interpret: bool = False,
+    how: Cut | None = None,
+    instead: tuple[Array, Array] | None = None,
+):
     """`h_t = a_t h_{t-1} + b_t`, or, `adjoint`, `l_t = b_t + a_{t+1}^T l_{t+1}`: both in the direction of `reverse`.
 
     **Arguments:** of `n` sequences slopes `[n, t, c c, k]` (`[n, t, 1, 1]`: one for all channels), terms
     `[n, t, c, k]`, `h0` `[n, c, k]` (in an adjoint what is added to the first term, and only without resets), `resets`
-    `[n, t]` (those of the scan, also in its adjoint).
+    `[n, t]` (those of the scan, also in its adjoint); `instead`: states `[n, t, c, k]` that are there already, and
+    booleans `[n]`: only of sequences where it is true are states made, in their place. Programs walk then, and where
+    there is nothing to do they end at once: nobody outside of the kernel has to know.
     **Returns:** `[n, t, c, k]`.
     """
     from jax.experimental import pallas as pl
@@ -90,7 +103,7 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     n, t, c, k = b.shape
     held = accumulator(b.dtype)
     if how is None:
-        how = cut(t, c, k, n)
+        how = cut(t, c, k, n) if instead is None else cut(t, c, k, n, walks=True)
         if resets is not None or (how.window == 0 and held.itemsize > 4):  # marks, and long numbers, take registers too
             how = how._replace(steps=-(-how.steps // 2))
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
@@ -107,20 +120,23 @@ def call(a, b, h0, resets, *, reverse: bool, adjoint: bool = False, interpret: b
     given = [a.reshape(-1), b.reshape(-1)]
     given += [] if h0 is None else [h0.reshape(-1)]
     given += [] if resets is None else [resets.astype(jnp.int8).reshape(-1)]
-    untold = jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])
+    if instead is not None:
+        given += [instead[1].astype(jnp.int32), instead[0].reshape(-1)]
+    elif not walks:
+        given += [jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])]
     shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, a.shape[2:] == (1, 1) and k > 1, in_place)
     kernel = functools.partial(
-        _walk if walks else _look_back, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse,
-        adjoint=adjoint, interpret=interpret, held=held,
+        functools.partial(_walk, instead=instead is not None) if walks else _look_back, shape=shape,
+        has=(h0 is not None, resets is not None), reverse=reverse, adjoint=adjoint, interpret=interpret, held=held,
     )  # fmt: skip
     found = pl.pallas_call(
         kernel,
         grid=(programs,),
         out_shape=outs,
-        input_output_aliases={} if walks else {len(given): 2},
+        input_output_aliases={len(given) - 1: 0} if instead is not None else {} if walks else {len(given) - 1: 2},
         compiler_params=plgpu.CompilerParams(num_warps=max(how.channels * how.stretches // 32, 1), num_stages=1),
         interpret=interpret,
-    )(*given, *([] if walks else [untold]))
+    )(*given)
     return found[0].reshape(b.shape)
 
 
@@ -196,13 +212,16 @@ def _read_map(ref, at, far: int, c: int, with_resets: bool, *, mask: Array) -> _
     return _parsed([load(ref, at + i * far, mask=mask, other=x) for i, x in enumerate(others)], c, with_resets)
 
 
-def _walk(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
+def _walk(*refs, shape: _Shape, has, reverse, adjoint, interpret, held, instead: bool) -> None:
     """A program for a row: the steps of a block are asked for while the states of the one before it are made."""
     from jax.experimental import pallas as pl
 
     *read, h_ref, stretch_ref, _ = refs
+    row, turns = pl.program_id(0), shape.blocks + 1
+    if instead:
+        read.pop()  # the states before, which lie where those made will
+        turns *= load(read.pop(), row // shape.tiles)
     lanes = _Lanes(read, h_ref, stretch_ref, shape, has, reverse, adjoint, interpret, held)
-    row = pl.program_id(0)
     h0 = lanes.start(row)
 
     def turn(block, carry):
@@ -213,7 +232,7 @@ def _walk(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
         lanes.write(row, block - 1, made, state if earlier is None else earlier(state))
         return ahead, whole(state)
 
-    jax.lax.fori_loop(0, shape.blocks + 1, turn, (lanes.nothing(), h0))
+    jax.lax.fori_loop(0, turns, turn, (lanes.nothing(), h0))
 
 
 def _look_back(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> None:
@@ -225,16 +244,15 @@ def _look_back(*refs, shape: _Shape, has, reverse, adjoint, interpret, held) -> 
     lanes = _Lanes(read, h_ref, stretch_ref, shape, has, reverse, adjoint, interpret, held)
     program = pl.program_id(0)
     row, block = program % shape.rows, program // shape.rows  # the fewer blocks of a row at a time, the better
-    h0 = lanes.start(row)
-    made = lanes.maps(lanes.read(row, block), h0)
-    earlier, whole = lanes.shared(functools.reduce(_Map.then, made), program, row, block, 0)
-
-    # What the blocks before have told.
+    h0, last = lanes.start(row), lanes.stretch == shape.how.stretches - 1
     told = _Told(facts_ref, shape, row, lanes.place, has[1], held)
-    last = lanes.stretch == shape.how.stretches - 1
+    made = lanes.maps(lanes.read(row, block), h0)
+    heard = told.heard(block - 1, mask=last)  # before the steps have come: the way to memory is long
+    earlier, whole = lanes.shared(functools.reduce(_Map.then, made), program, row, block, 0)
     told.tell(block, 0, whole.numbers(), mask=last)
-    state = told.before(block, h0)
+    state = told.before(block, h0, heard, asking=last)
     told.tell(block, shape.facts, whole(state), mask=last)
+    state = lanes.spread(state)
     lanes.write(row, block, made, state if earlier is None else earlier(state))
 
 
@@ -338,6 +356,15 @@ class _Lanes:
             self, self.stretch_ref, lambda i, s: (at + i * self.lane.size + s * how.channels, s >= 0), whole
         )
 
+    def spread(self, state: list[Array]) -> list[Array]:
+        """The numbers that the last stretch has, in all."""
+        count = self.shape.how.stretches
+        if count == 1:
+            return state
+        last = self.stretch == count - 1
+        rows = [jnp.where(last, x, jnp.zeros_like(x)).reshape(count, -1) for x in state]
+        return [jnp.broadcast_to(jnp.sum(x, 0, keepdims=True), x.shape).reshape(-1) for x in rows]
+
     def barrier(self) -> None:
         from jax.experimental.pallas import triton as plgpu
 
@@ -419,7 +446,7 @@ class _Told:
             bits = jnp.where(bits == self.untold, bits + 1, bits)
             store(self.ref, self.at(block, begin + i), bits, mask=mask)
 
-    def heard(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
+    def number(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
         """Numbers, and whether all of them have been told; where masked they are 0, and have not."""
         bits = [
             load(self.ref, self.at(block, begin + i), mask=mask, other=self.untold, volatile=True) for i in range(count)
@@ -428,18 +455,25 @@ class _Told:
         zero = jnp.zeros_like(bits[0])
         return [jax.lax.bitcast_convert_type(jnp.where(known, x, zero), self.held) for x in bits], known
 
-    def before(self, block: Array, h0: list[Array]) -> list[Array]:
-        """The state before a block: the nearest that is known, sent through the maps of the blocks since."""
-        c, facts, never = self.shape.c, self.shape.facts, self.place < 0
+    def heard(self, block: Array, *, mask: Array) -> list[tuple]:
+        """Of a block and those before it, as many as are asked at once: state and map."""
+        c, facts = self.shape.c, self.shape.facts
+        asked = [(block - j, mask & (block >= j)) for j in range(self.shape.how.window)]
+        states = [self.number(q, facts, c, mask=mask) for q, mask in asked]
+        return list(zip(states, [self.number(q, 0, facts, mask=mask) for q, mask in asked], strict=True))
+
+    def before(self, block: Array, h0: list[Array], heard: list[tuple], *, asking: Array) -> list[Array]:
+        """The state before a block: the nearest that is known, sent through the maps of the blocks since.
+
+        `heard`: what the nearest ones have told already. `asking`: lanes that look, and know in the end.
+        """
+        c = self.shape.c
         nothing = [jnp.zeros(self.place.shape, self.held)] * c
 
-        def look(seen):
+        def look(seen, heard):
             q, way, state, done = seen
-            masks = [(q >= j) & ~done for j in range(self.shape.how.window)]
-            states = [self.heard(q - j, facts, c, mask=mask) for j, mask in enumerate(masks)]
-            maps = [self.heard(q - j, 0, facts, mask=mask) for j, mask in enumerate(masks)]
             going, passed = ~done, jnp.zeros_like(q)
-            for j, ((h, known), (numbers, told)) in enumerate(zip(states, maps, strict=True)):
+            for j, ((h, known), (numbers, told)) in enumerate(heard):
                 first = q == j - 1  # before all blocks lies h0
                 h = [jnp.where(first, x, y) for x, y in zip(h0, h, strict=True)]
                 here = going & (known | first)
@@ -449,6 +483,10 @@ class _Told:
                 passed = passed + going.astype(jnp.int32)
             return q - passed, way, state, done
 
-        way = _unmoved(self.place, _Map([], nothing, never if self.with_resets else None))
-        start = jnp.zeros_like(self.place) + (block - 1), way, nothing, never
-        return jax.lax.while_loop(lambda seen: jnp.min(seen[3].astype(jnp.int32)) == 0, look, start)[2]
+        way = _unmoved(self.place, _Map([], nothing, self.place < 0 if self.with_resets else None))
+        seen = look((jnp.zeros_like(self.place) + (block - 1), way, nothing, ~asking), heard)
+        return jax.lax.while_loop(
+            lambda seen: jnp.min(seen[3].astype(jnp.int32)) == 0,
+            lambda seen: look(seen, self.heard(seen[0], mask=~seen[3])),
+            seen,
+        )[2]
