@@ -222,7 +222,7 @@ def _recurrence_fwd(perturbed: Any, primals: Any, steps: int | None, unroll: int
 
 @_recurrence.def_bwd
 def _recurrence_bwd(before: Array, zs_bar: Array, perturbed: Any, primals: Any, steps: int | None, unroll: int):
-    step, z0, inputs = primals
+    step, _, inputs = primals
     entered, arriving, z0_bar = costates_of_loop(step, before, inputs, zs_bar, unroll)
     within = tuple(map(Within, entered[1:], arriving[:-1]))
     step_bar, inputs_bar = contract(step, before, inputs, arriving[-1], within=within)

@@ -41,7 +41,7 @@ class Sharded(AbstractEngine):
     (`|a| = 1`) all, and then every element is read twice.
 
     Infinity and NaN pass from stretch to stretch as on one device. Where a stretch ends in them and its map did not
-    say so, the states are handed from device to device, which takes as long as on one device.
+    say so, the states are handed from device to device, which takes as long as on one device, with kernels longer.
 
     A length that the devices do not divide is filled up at its end with steps that change nothing (`a = 1`, `b = 0`).
     Arguments and states are then whole on every device: it is right, but saves no memory.

@@ -61,12 +61,11 @@ def cut(steps: int, components: int, channels: int, sequences: int, *, walks: bo
     too. Lanes are channels while these fill a warp; beside them stretches of time: blocks of one row follow one
     another, so the fewer rows there are, the longer the blocks.
     Measured on an H200, shares of the copy: `(8, 4096, 1024)`, 256 rows walked along, 8 stretches of 32 steps .91, 4 of
-    32 .88, of 24 .89, of 16 .89, of 8 .69; looking back, 4 stretches of 32 steps .79. `(4, 16384, 1024)`, 128 rows: .93
-    and .82. `(8, 65536, 128)`, 32 rows, looking back, 4 stretches of 32 steps .80, of 30 .74, 8 of 32 .80, windows of 2
-    and 4 blocks .80 and .78; walked along in rows of 8 or 16 channels .49 to .73, which memory reads badly; programs
-    that take a block after the other as they come, a block ahead, .63. `(1, 1048576, 64)`, 2 rows, 8 stretches of 16
-    steps .45, of 32 .67, windows of 4 blocks .72; 3 x 3 blocks of one unit, 10^6 steps, 128 stretches of 2 steps
-    .22 ms, 256 .24 ms.
+    32 .88, of 24 .89, of 16 .89, of 8 .69; looking back .79. `(4, 16384, 1024)`, 128 rows: .93 and .82.
+    `(8, 65536, 128)`, 32 rows, looking back, 4 stretches of 32 steps .82 (windows of 2 blocks .80), 8 of 32 .78; walked
+    along in rows of 8 or 16 channels .49 to .73, looking back in rows of 16 .58. `(1, 1048576, 64)`, 2 rows, 8
+    stretches of 32 steps, windows of 1, 2, 4 blocks .66, .71, .73; 4 of 32 .72. 3 x 3 blocks of one unit, 10^6 steps,
+    128 stretches of 2 steps, windows of 1, 2, 4 blocks .156, .164, .196 ms.
     """
     wide, rows = min(WARP, power(channels)), sequences * -(-channels // WARP)
     walks = components == 1 and wide == WARP and rows >= ENOUGH if walks is None else walks
