@@ -189,6 +189,7 @@ def _in_place(
 ) -> Array:
     """As `_forward`, and, `with_first`, `z0` before all: states, and those before each step, are then views of one
     array. Under `jax.vmap` both have their new axis in one place, as JAX wants it of a function and its forward pass.
+    Not for JAX's own rules, which would keep the whole array of every step.
     """
     count, ahead = jax.tree.leaves(inputs)[0].shape[0] if steps is None else steps, int(with_first)
     zs = jnp.zeros((count, *z0.shape), z0.dtype)

@@ -54,8 +54,8 @@ class Cut(NamedTuple):
     window: int
 
 
-def cut(steps: int, components: int, channels: int, sequences: int, *, walks: bool | None = None) -> Cut:
-    """The rule, from the shape alone, also for whether programs walk.
+def cut(steps: int, components: int, channels: int, sequences: int, *, walks: bool = False) -> Cut:
+    """The rule, from the shape alone. `walks`: programs walk whatever the shape.
 
     Registers set the steps of a stretch: `c^2 + c` numbers a step, twice where a program holds those of the next block
     too. Lanes are channels while these fill a warp; beside them stretches of time: blocks of one row follow one
@@ -68,7 +68,7 @@ def cut(steps: int, components: int, channels: int, sequences: int, *, walks: bo
     128 stretches of 2 steps, windows of 1, 2, 4 blocks .156, .164, .196 ms.
     """
     wide, rows = min(WARP, power(channels)), sequences * -(-channels // WARP)
-    walks = components == 1 and wide == WARP and rows >= ENOUGH if walks is None else walks
+    walks = walks or (components == 1 and wide == WARP and rows >= ENOUGH)
     few = components == 1 and rows < FEW
     held = min({1: 32 if wide == WARP else 16, 2: 4, 3: 2, 4: 2}[components], power(steps))
     stretches = 128 // wide if wide < WARP else 8 if few or walks else 4
@@ -102,7 +102,7 @@ def call(
     n, t, c, k = b.shape
     held = accumulator(b.dtype)
     if how is None:
-        how = cut(t, c, k, n) if instead is None else cut(t, c, k, n, walks=True)
+        how = cut(t, c, k, n, walks=instead is not None)
         if resets is not None or (how.window == 0 and held.itemsize > 4):  # marks, and long numbers, take registers too
             how = how._replace(steps=-(-how.steps // 2))
     tiles, blocks = -(-k // how.channels), -(-t // (how.stretches * how.steps))
@@ -119,20 +119,23 @@ def call(
     given = [a.reshape(-1), b.reshape(-1)]
     given += [] if h0 is None else [h0.reshape(-1)]
     given += [] if resets is None else [resets.astype(jnp.int8).reshape(-1)]
+    aliases = {}
     if instead is not None:
         given += [instead[1].astype(jnp.int32), instead[0].reshape(-1)]
+        aliases = {len(given) - 1: 0}
     elif not walks:
         given += [jnp.full(outs[2].shape, _UNTOLD[_BITS[held]], _BITS[held])]
+        aliases = {len(given) - 1: 2}
     shape = _Shape(how, t, c, k, tiles, blocks, rows, facts, a.shape[2:] == (1, 1) and k > 1, in_place)
     kernel = functools.partial(
-        functools.partial(_walk, instead=instead is not None) if walks else _look_back, shape=shape,
-        has=(h0 is not None, resets is not None), reverse=reverse, adjoint=adjoint, interpret=interpret, held=held,
+        _walk if walks else _look_back, shape=shape, has=(h0 is not None, resets is not None), reverse=reverse,
+        adjoint=adjoint, interpret=interpret, held=held, **({"instead": instead is not None} if walks else {}),
     )  # fmt: skip
     found = pl.pallas_call(
         kernel,
         grid=(programs,),
         out_shape=outs,
-        input_output_aliases={len(given) - 1: 0} if instead is not None else {} if walks else {len(given) - 1: 2},
+        input_output_aliases=aliases,
         compiler_params=plgpu.CompilerParams(num_warps=max(how.channels * how.stretches // 32, 1), num_stages=1),
         interpret=interpret,
     )(*given)
@@ -445,7 +448,7 @@ class _Told:
             bits = jnp.where(bits == self.untold, bits + 1, bits)
             store(self.ref, self.at(block, begin + i), bits, mask=mask)
 
-    def number(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
+    def numbers(self, block: Array, begin: int, count: int, *, mask: Array) -> tuple[list[Array], Array]:
         """Numbers, and whether all of them have been told; where masked they are 0, and have not."""
         bits = [
             load(self.ref, self.at(block, begin + i), mask=mask, other=self.untold, volatile=True) for i in range(count)
@@ -458,8 +461,8 @@ class _Told:
         """Of a block and those before it, as many as are asked at once: state and map."""
         c, facts = self.shape.c, self.shape.facts
         asked = [(block - j, mask & (block >= j)) for j in range(self.shape.how.window)]
-        states = [self.number(q, facts, c, mask=mask) for q, mask in asked]
-        return list(zip(states, [self.number(q, 0, facts, mask=mask) for q, mask in asked], strict=True))
+        states = [self.numbers(q, facts, c, mask=mask) for q, mask in asked]
+        return list(zip(states, [self.numbers(q, 0, facts, mask=mask) for q, mask in asked], strict=True))
 
     def before(self, block: Array, h0: list[Array], heard: list[tuple], *, asking: Array) -> list[Array]:
         """The state before a block: the nearest that is known, sent through the maps of the blocks since.
