@@ -1,6 +1,7 @@
 """The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
 
-    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [equal] [tune] [--quick]
+    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [reconstruct] [equal]
+        [tune] [--quick]
 
 Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
@@ -20,9 +21,12 @@ import numpy as np
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan
+from dsrecon.measures import score
 from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ParaGRU, ParaLSTM
 from dsrecon.newton import Newton, Shooting
 from dsrecon.readout import Forced, Forcing, IdentityReadout
+from dsrecon.reconstruct import reconstruct
+from dsrecon.systems import Lorenz63, simulate
 
 jax.config.update("jax_default_matmul_precision", "highest")
 SMALL = "--small" in sys.argv
@@ -281,7 +285,12 @@ def gru(report, speed: float) -> None:
     for n in (2, 4, 8, 16, 32):
         static, free, z0, s, g = gru_problem(n)
         row = {}
-        solvers = {"Newton": Newton(), "fused": Sequential(engine="fused"), "loop": Sequential(engine="loop")}
+        solvers = {
+            "Shooting": Shooting(),
+            "Newton": Newton(),
+            "fused": Sequential(engine="fused"),
+            "loop": Sequential(engine="loop"),
+        }
         if "--quick" in sys.argv:
             del solvers["loop"]
         for name, solver in solvers.items():
@@ -356,10 +365,24 @@ def equal(report, speed: float) -> None:
     report("equal loops", {"worst": worst})
 
 
-SECTIONS = {"scan": scan, "para": para, "step": step, "newton": newton, "gru": gru, "equal": equal, "tune": tune}
+def reconstructed(report, speed: float) -> None:
+    """Lorenz-63 by AL-RNNs at the settings of their paper, 64 runs: from the series to the model, all included."""
+    updates, runs = (200, 2) if SMALL else (100_000, 64)
+    truth = simulate(Lorenz63(), 60_000 if SMALL else 200_000)
+    series = truth.isel(time=slice(None, len(truth) // 2))
+    begun = time.perf_counter()
+    model = reconstruct(
+        series, lambda key: ALRNN(20, 2, key=key), runs=runs, interval=16, length=200, batch=16, noise=0.05,
+        steps=updates, learning_rate=(1e-3, 1e-5), progress=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - begun
+    table = score(model, truth.isel(time=slice(len(truth) // 2, None)))
+    told = {f"{name}{of}": float(table[which].sel(measure=name)) for name in ("d_stsp_padded", "d_h")
+            for which, of in (("value", ""), ("floor", "_floor"))}  # fmt: skip
+    report(f"reconstruct Lorenz-63, AL-RNN, {updates} updates, {runs} runs", {"seconds": seconds} | told)
 
 
-PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, equal)}
+PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, equal)} | {"reconstruct": reconstructed}
 
 
 def main() -> None:

@@ -62,6 +62,7 @@ from dsrecon.models import ShallowPLRNN as ShallowPLRNN
 from dsrecon.models import TanhRNN as TanhRNN
 from dsrecon.models import sequence_model as sequence_model
 from dsrecon.newton import AbstractParallel as AbstractParallel
+from dsrecon.newton import Auto as Auto
 from dsrecon.newton import CoarseToFine as CoarseToFine
 from dsrecon.newton import Newton as Newton
 from dsrecon.newton import Picard as Picard

@@ -42,7 +42,7 @@ from dsrecon.models import (
 from dsrecon.models.experts import ExpertMixture
 from dsrecon.models.hierarchical import Hierarchical
 from dsrecon.models.ssmcell import StateSpaceCell
-from dsrecon.newton import CoarseToFine, Newton, Picard, QuasiNewton, Shooting, TrustRegion
+from dsrecon.newton import Auto, CoarseToFine, Newton, Picard, QuasiNewton, Shooting, TrustRegion
 from dsrecon.readout import (
     AbstractReadout,
     Forced,
@@ -245,6 +245,7 @@ PARALLEL = [
     SolverRow("trust-region", TrustRegion(rtol=1e-13, atol=1e-13)),
     SolverRow("picard", Picard(rtol=1e-13, atol=1e-13)),
     SolverRow("shooting", Shooting(4, 2, rtol=1e-13, atol=1e-13)),
+    SolverRow("auto", Auto(rtol=1e-13, atol=1e-13)),
 ]
 """Solvers by iteration over the whole sequence, held to a tolerance beneath that of the tests."""
 

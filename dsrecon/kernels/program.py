@@ -1,5 +1,6 @@
 """A function as the list of operations that it traces to: what depends on what, and how it is run again."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ ELEMENTWISE = frozenset(
     "add sub mul div max min neg exp exp2 log log1p tanh logistic sqrt rsqrt abs sign pow integer_pow square sin cos "  # noqa: SIM905
     "erf select_n and or not xor eq ne lt le gt ge convert_element_type stop_gradient copy copy_p add_any".split()
 )
+SLOW = frozenset("exp exp2 log log1p tanh logistic sqrt rsqrt pow sin cos erf div".split())  # noqa: SIM905
+"""Functions of a number that take many times as long as a sum."""
+
 INLINED = frozenset(
     "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr checkpoint remat "  # noqa: SIM905
     "optimization_barrier reshard".split()
@@ -77,6 +81,36 @@ def _inline(jaxpr, operations: list[Operation], names: dict, values: dict) -> No
             found = tuple(Var(v.aval) for v in eqn.outvars)
             names |= dict(zip(eqn.outvars, found, strict=True))
             operations.append(Operation(eqn.primitive, given, found, eqn.params))
+
+
+class Work(NamedTuple):
+    """What a function does with its arguments: `products` of two numbers, added up; `sums`, numbers that a cheap
+    operation makes or adds up; `functions`, numbers that a dear one makes (a `tanh`, a quotient)."""
+
+    products: int
+    sums: int
+    functions: int
+
+
+def work(function: Callable, *given: Any) -> Work:
+    """Counts of a function of arguments, or of their shapes; what does not depend on them is not counted."""
+    operations, first, _, _ = inlined(function, *given)
+    moving, products, sums, functions = set(first), 0, 0, 0
+    for op in operations:
+        if not any(isinstance(v, Var) and v in moving for v in op.given):
+            continue
+        moving |= set(op.found)
+        made = max(math.prod(v.aval.shape) for v in op.found)
+        if op.name == "dot_general":
+            (summed, _), _ = op.params["dimension_numbers"]
+            products += made * math.prod(op.given[0].aval.shape[i] for i in summed)
+        elif op.name in SLOW:
+            functions += made
+        elif op.name in ELEMENTWISE:
+            sums += made
+        elif op.name.startswith(("reduce_", "cum")):
+            sums += max(math.prod(v.aval.shape) for v in op.given)
+    return Work(products, sums, functions)
 
 
 def own_rules(function: Callable, *given: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """Solvers that find all steps of a nonlinear recurrence at once, by iteration over the whole sequence."""
 
+from dsrecon.newton.auto import Auto as Auto
 from dsrecon.newton.guess import AbstractGuess as AbstractGuess
 from dsrecon.newton.guess import CoarseToFine as CoarseToFine
 from dsrecon.newton.guess import Held as Held

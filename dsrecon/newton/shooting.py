@@ -18,7 +18,7 @@ from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_
 from dsrecon.kernels.shift import preceding
 from dsrecon.newton.guess import AbstractGuess, first_guess
 from dsrecon.newton.solve import check_arguments, ended, tolerance
-from dsrecon.newton.windows import finished, part
+from dsrecon.newton.windows import anew_where, finished, part
 
 LEAST = 64
 """Steps of a block at least, where their number is not asked for."""
@@ -69,7 +69,7 @@ class Shooting(AbstractSolver):
     - `iterations`: times that its blocks were run until they met.
     - `residual`: the largest `|begun - ended| / (atol + rtol |ended|)`; at most 1 has converged.
     - `first_inexact`: the first step of the first block that does not begin where the one before it ended, `t` where
-      there is none; of a finished run, where the loop began.
+      there is none; of a finished run, where it was not converged.
     - `blocks`: how many.
     - `first_nonfinite`, `fused`: as `Sequential`'s.
 
@@ -142,12 +142,16 @@ class _Plan(NamedTuple):
 def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int) -> _Plan:
     units = separate_units(cell, z0, inputs, True) if fuses(solver.engine) else None
     blocks = _liked(z0, steps, units) if solver.blocks is None else min(solver.blocks, steps)
-    length = steps // blocks
-    washout = max(length // SHARE, WASHOUT) if solver.washout is None else solver.washout
-    washout = min(washout, length)
+    length, washout = cut_up(steps, blocks, solver.washout)
     fused = serves(cell, z0, inputs, engine=solver.engine, units=units)
     back = fused and units is not None and pulls(cell, z0, inputs, units, rows=len(z0) * blocks)
     return _Plan(steps, blocks, length, washout, fused, units, back)
+
+
+def cut_up(steps: int, blocks: int, washout: int | None = None) -> tuple[int, int]:
+    """Steps of a block, and of the washout before it."""
+    length = steps // blocks
+    return length, min(max(length // SHARE, WASHOUT) if washout is None else washout, length)
 
 
 def _liked(z0: Array, steps: int, units: int | None) -> int:
@@ -155,7 +159,12 @@ def _liked(z0: Array, steps: int, units: int | None) -> int:
     loops = 1 if units is None else -(-units // LANES)
     most = PROGRAMS // (len(z0) * loops) if nvidia() else MEMBERS // len(z0)
     most = max(1, min(most, steps // LEAST))
-    return next((n for n in range(most, most // 2, -1) if steps % n == 0), most)
+    return even(steps, most)
+
+
+def even(steps: int, blocks: int) -> int:
+    """Of the numbers from half of `blocks` to `blocks` the largest that leaves no steps over, if there is one."""
+    return next((n for n in range(blocks, blocks // 2, -1) if steps % n == 0), blocks)
 
 
 @eqx.filter_custom_vjp
@@ -221,7 +230,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         rest = run(zs[:, -1:], left, plan.steps - plan.whole)
         zs = jnp.concatenate([zs, rest[:, 0]], axis=1)
     if solver.finish == "sequential":
-        zs = finished(cell, z0, inputs, zs, stats["first_inexact"])
+        zs = finished(cell, z0, inputs, zs, stats["first_inexact"], engine=solver.engine)
     return zs, stats
 
 
@@ -326,6 +335,7 @@ def _pulled_in_blocks(
     """The same, blocks at once: a block begins, at its end, with what leaves the block behind it."""
     size, units = len(states), states.shape[-1]
     rtol = tolerance(solver.rtol, states.dtype)
+    most = plan.blocks if solver.finish == "report" else min(solver.max_iterations, plan.blocks)
 
     def flat(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
@@ -350,9 +360,12 @@ def _pulled_in_blocks(
         (back, _), times = carry
         return made(leaving(back)), times + 1
 
+    def apart(wrong: Array) -> Array:
+        return jnp.any(jnp.isfinite(wrong) & (wrong > 1))
+
     def wanting(carry):
         (_, wrong), times = carry
-        return jnp.any(jnp.isfinite(wrong) & (wrong > 1)) & (times < plan.blocks)
+        return apart(wrong) & (times < most)
 
     ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), zs_bar
     if plan.washout:
@@ -361,10 +374,13 @@ def _pulled_in_blocks(
         near, last = jnp.moveaxis(near, 1, 0), _lie(plan, flat(behind))
         ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
     beside = jnp.max(jnp.abs(near).reshape(size, -1), axis=1)
-    (back, _), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
+    (back, wrong), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
     cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
     z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]
-    return cell_bar, z0_bar, jax.tree.map(lambda x: x.reshape(size, plan.whole, *x.shape[2:]), inputs_bar)
+    found = cell_bar, z0_bar, jax.tree.map(lambda x: x.reshape(size, plan.whole, *x.shape[2:]), inputs_bar)
+    if most == plan.blocks:
+        return found
+    return anew_where(apart(wrong), lambda _: _pulled(solver, plan, cell, z0, states, inputs, zs_bar), found)
 
 
 def _kernel(solver: Shooting) -> str:

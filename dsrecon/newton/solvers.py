@@ -48,8 +48,8 @@ class AbstractParallel(AbstractSolver):
       the start state held. A trajectory given to `evolve` is used instead.
     - `window`: steps solved at once. Windows follow one another and hand on their last state, so that memory is that
       of one window (and the states), in the gradient too. `None`: all steps.
-    - `finish`: `"report"` leaves a run that has not converged as it is and says so; `"sequential"` runs the cell step
-      by step from the first inexact state on, which is as exact as `Sequential` and as slow.
+    - `finish`: `"report"` leaves a run that has not converged as it is and says so; `"sequential"` has the loop make it
+      anew, which is as exact as `Sequential` and as slow.
     - `engine`: that of `linear_scan`.
 
     **Statistics** (`Trajectory.stats`), of each run of a batch:
@@ -58,8 +58,8 @@ class AbstractParallel(AbstractSolver):
     - `residual`: the largest `|z_t - f(z_{t-1})| / (atol + rtol |f(z_{t-1})|)`; at most 1 has converged.
     - `region_changes`: steps that the last iteration moved to another region (piecewise-linear cells, true slopes).
     - `expansion`: the largest local expansion, `max_t sqrt(|a_t|_1 |a_t|_inf)`, no smaller than any slope's norm.
-    - `first_inexact`: the first step that fails the test, `t` where there is none; of a finished run, where the loop
-      began.
+    - `first_inexact`: the first step that fails the test, `t` where there is none; of a finished run, where it was not
+      converged.
     - `first_nonfinite`: as `Sequential`'s.
 
     **Raises:** `ValueError` for an argument out of its range.

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
+from dsrecon.evolve import separate_units
+from dsrecon.kernels.recurrence import fuses, recurrence
 
 if TYPE_CHECKING:
     from dsrecon.newton.solvers import AbstractParallel
@@ -74,26 +76,32 @@ def _worst(name: str, value: Array, offsets: Array, window: int, steps: int) -> 
     return jnp.min(jnp.where(value < window, offsets + value, steps), axis=0)
 
 
-def finished(cell: AbstractCell, z0: Array, inputs: Inputs, zs: Array, first: Array) -> Array:
-    """The run with its states from `first` on made anew, step by step; nothing is done where none is."""
-    batched = z0.ndim == 2
-    advance = jax.vmap(cell) if batched else cell
-    steps = zs.shape[-2]
+def finished(cell: AbstractCell, z0: Array, inputs: Inputs, zs: Array, first: Array, *, engine: str = "auto") -> Array:
+    """The runs that have an inexact state, the first at step `first`, made anew by the loop; the others as they are.
 
-    def step(z, now):
-        t, kept, s = now
-        keep = t < first
-        z = jnp.where(keep[..., None], kept, advance(z, s))
-        return z, z
+    Nothing is done where there is none. `engine`: that of the loop.
+    """
+    batched, steps = z0.ndim == 2, zs.shape[-2]
 
-    def loop(zs):
-        rows = (zs, inputs)
-        if batched:
-            rows = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), rows)
-        made = jax.lax.scan(step, z0, (jnp.arange(steps), *rows))[1]
-        return jnp.moveaxis(made, 0, 1) if batched else made
+    def loop(zs: Array) -> Array:
+        units = separate_units(cell, z0, inputs, batched) if fuses(engine) else None
+        made = recurrence(cell, z0, inputs, steps=steps, engine=engine, units=units, batch_first=batched)
+        return jnp.where((first < steps)[..., None, None], made, zs)
 
-    return jax.lax.cond(jnp.all(first >= steps), lambda zs: zs, loop, zs)
+    return anew_where(jnp.any(first < steps), loop, zs)
+
+
+def anew_where(needed: Bool[Array, ""], make: Callable[[Any], Any], found: Any) -> Any:
+    """`make(found)` where that is needed, else `found`, a PyTree of the same shapes.
+
+    A loop of at most one turn: under `jax.vmap` it is gone through where a member needs it, where both branches of
+    `jax.lax.cond` always would be.
+    """
+
+    def turn(carry):
+        return jnp.zeros((), bool), make(carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], turn, (needed, found))[1]
 
 
 def cut(tree: Any, batched: bool, count: int, window: int) -> Any:
