@@ -1,7 +1,7 @@
 """The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
 
-    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [reconstruct] [equal]
-        [tune] [--quick]
+    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [auto] [reconstruct]
+        [equal] [tune] [--quick]
 
 Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
@@ -23,10 +23,10 @@ from dsrecon.evolve import Sequential, evolve
 from dsrecon.kernels import linear_scan
 from dsrecon.measures import score
 from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ParaGRU, ParaLSTM
-from dsrecon.newton import Newton, Shooting
+from dsrecon.newton import Auto, Newton, Shooting
 from dsrecon.readout import Forced, Forcing, IdentityReadout
 from dsrecon.reconstruct import reconstruct
-from dsrecon.systems import Lorenz63, simulate
+from dsrecon.systems import Lorenz63, Lozi, simulate
 
 jax.config.update("jax_default_matmul_precision", "highest")
 SMALL = "--small" in sys.argv
@@ -273,6 +273,24 @@ def shooting(report, speed: float) -> None:
         report(f"GRU n={n} Shooting", solved(Shooting(), *gru_problem(n)))
 
 
+def auto(report, speed: float) -> None:
+    """`Auto` beside the loop in one kernel, and beside what it takes on free-running chaos, where blocks never meet."""
+    problems = {"ParaGRU": para_problem("ParaGRU", speed)[0], "GRU n=8": gru_problem(8)}
+    problems |= {
+        f"shallow T={steps}": shallow_problem(steps) for steps in ((200,) if SMALL else (200, 10_000, 1_000_000))
+    }
+    for n in (1_000, 100_000):
+        free, static = eqx.partition(Lozi(), eqx.is_inexact_array)
+        problems[f"Lozi, free, T={n}"] = static, free, jnp.array([0.1, 0.1]), jnp.zeros((n, 0)), normal(1, n, 2)
+    for name, problem in problems.items():
+        static, free, z0, s, g = problem
+        forward, both = passes(Sequential(), static)
+        loop = {"loop_forward_ms": 1e3 * timed(forward, free, z0, s), "loop_both_ms": 1e3 * timed(both, free, z0, s, g)}
+        stats = jax.jit(passes(Auto(), static)[0])(free, z0, s)[1]
+        told = {key: float(stats[key].max()) for key in ("blocks", "gain")}
+        report(f"{name} Auto", solved(Auto(), *problem) | told | loop)
+
+
 def newton(report, speed: float) -> None:
     for steps in (1000,) if SMALL else (1_000_000,) if "--quick" in sys.argv else (10_000, 100_000, 1_000_000):
         problem = shallow_problem(steps)
@@ -382,7 +400,9 @@ def reconstructed(report, speed: float) -> None:
     report(f"reconstruct Lorenz-63, AL-RNN, {updates} updates, {runs} runs", {"seconds": seconds} | told)
 
 
-PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, equal)} | {"reconstruct": reconstructed}
+PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, auto, equal)} | {
+    "reconstruct": reconstructed
+}
 
 
 def main() -> None:
