@@ -276,12 +276,12 @@ def shooting(report, speed: float) -> None:
 def auto(report, speed: float) -> None:
     """`Auto` beside the loop in one kernel, and beside what it takes on free-running chaos, where blocks never meet."""
     problems = {"ParaGRU": para_problem("ParaGRU", speed)[0], "GRU n=8": gru_problem(8)}
-    problems |= {
-        f"shallow T={steps}": shallow_problem(steps) for steps in ((200,) if SMALL else (200, 10_000, 1_000_000))
-    }
+    lengths = (200,) if SMALL else (200, 10_000, 1_000_000)
+    problems |= {f"shallow T={steps}": shallow_problem(steps) for steps in lengths}
     for n in (1_000, 100_000):
-        free, static = eqx.partition(Lozi(), eqx.is_inexact_array)
-        problems[f"Lozi, free, T={n}"] = static, free, jnp.array([0.1, 0.1]), jnp.zeros((n, 0)), normal(1, n, 2)
+        free, static = eqx.partition(forced(Lozi(), 2), eqx.is_inexact_array)
+        s = Forcing(jnp.zeros((n, 2)), jnp.zeros(n))
+        problems[f"Lozi, free, T={n}"] = static, free, jnp.array([0.1, 0.1]), s, normal(1, n, 2)
     for name, problem in problems.items():
         static, free, z0, s, g = problem
         forward, both = passes(Sequential(), static)
@@ -400,9 +400,8 @@ def reconstructed(report, speed: float) -> None:
     report(f"reconstruct Lorenz-63, AL-RNN, {updates} updates, {runs} runs", {"seconds": seconds} | told)
 
 
-PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, auto, equal)} | {
-    "reconstruct": reconstructed
-}
+PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, auto, equal)}
+PARTS["reconstruct"] = reconstructed
 
 
 def main() -> None:
