@@ -24,7 +24,10 @@ from dsrecon.kernels.accelerated.steps import map_steps, written
 from dsrecon.models import (
     ALRNN,
     GRU,
+    LRU,
     LSTM,
+    S4D,
+    S5,
     ClippedDendriticPLRNN,
     ClippedShallowPLRNN,
     DendriticPLRNN,
@@ -233,6 +236,9 @@ LOOPS = {
     "lstm": lambda: LSTM(3, input_size=2, key=KEY),
     "para-gru": lambda: ParaGRU(35, input_size=2, key=KEY),
     "para-lstm": lambda: ParaLSTM(5, input_size=2, key=KEY),
+    "lru": lambda: LRU(2, 35, key=KEY).cell(),
+    "s5": lambda: S5(2, 6, key=KEY).cell(0.1),
+    "s4d": lambda: S4D(2, 4, key=KEY).cell(0.1),
 }
 
 
@@ -257,7 +263,7 @@ def loop_gradients(cell, engine, steps, dtype=np.float64):
     return jax.tree.leaves(found), bool(fused.all())
 
 
-@pytest.mark.parametrize("name", some(LOOPS, "alrnn", "gru", "para-lstm"))
+@pytest.mark.parametrize("name", some(LOOPS, "alrnn", "gru", "para-lstm", "lru", "s4d"))
 def test_loops_in_one_kernel_are_loops(name):
     cell = LOOPS[name]()
     (wanted, in_kernel), (found, fused) = (loop_gradients(cell, e, 5) for e in ("loop", "interpreted"))
@@ -311,11 +317,12 @@ class Halved(AbstractCell):
 
 def way_back(cell, engine, steps, dtype=np.float64, batch=2, solver=Sequential):
     """Gradients of a run by its cell, start and inputs."""
-    k = getattr(cell, "C", None)
+    C = getattr(cell, "C", None)
+    width = len(cell.D) if hasattr(cell, "D") else 0 if C is None else C.shape[1]
     rng = np.random.default_rng(2)
     z0, g = (jnp.asarray(rng.normal(size=s).astype(dtype)) for s in
              ((batch, cell.state_size), (batch, steps, cell.state_size)))  # fmt: skip
-    s = None if k is None else jnp.asarray(rng.normal(size=(batch, steps, k.shape[1])).astype(dtype))
+    s = jnp.asarray(rng.normal(size=(batch, steps, width)).astype(dtype)) if width else None
     free, fixed = eqx.partition(cell, eqx.is_inexact_array)
     free = jax.tree.map(lambda p: p.astype(dtype), free)
 
@@ -335,7 +342,10 @@ def every_width(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.parametrize(("name", "steps"), [("para-gru", 11), ("para-lstm", 1), ("para-lstm", 2), ("undriven", 3)])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("para-gru", 11), ("para-lstm", 1), ("para-lstm", 2), ("undriven", 3), ("lru", 4), ("s4d", 5), ("s5", 3)],
+)
 def test_the_way_back_in_one_kernel_is_that_of_the_loop(name, steps, every_width, monkeypatch):
     cell = ParaGRU(35, key=KEY) if name == "undriven" else LOOPS[name]()
     calls = []

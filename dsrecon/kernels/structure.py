@@ -5,7 +5,9 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
@@ -17,6 +19,22 @@ SCALAR, DIAGONAL, DENSE, BLOCKS = 1, 2, 3, 4
 """Axes of `a`, time included."""
 
 
+_VECTORS_ALONE = ContextVar("vectors_alone", default=False)
+
+
+@contextmanager
+def vectors_alone() -> Iterator[None]:
+    """While a step is traced for a kernel, which knows vectors, cut and joined: `apply` is then written so.
+
+    XLA is better served by arrays of two axes: on a CPU it copies what is joined.
+    """
+    before = _VECTORS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _VECTORS_ALONE.reset(before)
+
+
 def apply(a: Inexact[Array, "*structure"], h: Inexact[Array, "m"], *, transpose: bool = False) -> Inexact[Array, "m"]:
     """`a h` (or `a^T h`) of one step, in full precision whatever JAX's default is."""
     if a.ndim < DENSE - 1:
@@ -24,6 +42,10 @@ def apply(a: Inexact[Array, "*structure"], h: Inexact[Array, "m"], *, transpose:
     if a.ndim == DENSE - 1:
         return _matmul(a.T if transpose else a, h)
     c = a.shape[0]
+    if _VECTORS_ALONE.get():
+        parts = jnp.split(h, c)
+        found = [[(a[j, i] if transpose else a[i, j]) * parts[j] for j in range(c)] for i in range(c)]
+        return jnp.concatenate([functools.reduce(jnp.add, terms) for terms in found])
     rows = h.reshape(c, -1)
     terms = [(a[j] if transpose else a[:, j]) * rows[j][None] for j in range(c)]
     return functools.reduce(jnp.add, terms).reshape(-1)

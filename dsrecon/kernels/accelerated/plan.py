@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from dsrecon.kernels.accelerated import gates
 from dsrecon.kernels.program import ELEMENTWISE, Operation, aval, inlined, leading_to
+from dsrecon.kernels.structure import vectors_alone
 
 CUTTING = frozenset(("split", "slice", "concatenate", "pad"))
 
@@ -65,7 +66,8 @@ def plan(step: Step, parameters: Any, carry: Any, inputs: Any, *, units: int | N
     **Raises:** `Unfused` for a recurrence with operations that the kernel does not know, and, with `units`, for one in
     which units meet.
     """
-    operations, given, out, values = inlined(step, parameters, carry, inputs)
+    with vectors_alone():  # in a function of its own: JAX remembers how `step` was traced without
+        operations, given, out, values = inlined(lambda *given: step(*given), parameters, carry, inputs)
     counts = [len(jax.tree.leaves(x)) for x in (parameters, carry, inputs)]
     of_parameters, of_carry = given[: counts[0]], given[counts[0] : counts[0] + counts[1]]
     of_inputs = given[counts[0] + counts[1] :]
