@@ -117,7 +117,8 @@ def evolve(
     - `z0`: initial state, `[m]`; or `[b, m]` for a batch of runs of one cell, whose gradients are then one product.
     - `inputs`: PyTree of arrays `[t, ...]` (`[b, t, ...]` for a batch), or `None` for an autonomous cell, which then
       needs `steps`. A cell that takes inputs runs without them as with inputs of zero.
-    - `solver`: how (`Sequential()` by default; `Newton()` finds all steps at once).
+    - `solver`: how (`Sequential()` by default; `Newton()` finds all steps at once, `Auto()` takes what should be the
+      fastest).
     - `guess`: states to begin an iteration at, in the shape of `zs`: a run of a cell near this one (a warm start), say.
       For solvers that iterate; without it they take the guess that they were made with.
     - `throw`: raise when a run diverges or an iteration does not converge. With `False`, read `result` and `stats`.

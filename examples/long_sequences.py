@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dsrecon import (
+    Auto,
     ClippedShallowPLRNN,
     Forced,
     Forcing,
@@ -70,9 +71,11 @@ for length, solver in ((200, Sequential()), (long, Shooting())):
     print(score(models[length], truth)[["value", "floor"]].to_dataframe().to_string())
 
 # %% [markdown]
-# ## One window, three ways
-# The forced run along the first steps of the series: by the loop, in blocks, and by Newton's iteration. What they say
-# of themselves is in `stats`: few iterations, a residual below one tolerance. The states are the same.
+# ## One window, four ways
+# The forced run along the first steps of the series: by the loop, in blocks, by Newton's iteration, and by `Auto`,
+# which takes the loop or blocks, whichever a model of measured times predicts to be the faster here. What they say of
+# themselves is in `stats`: few iterations, a residual below one tolerance, and how many blocks. The states are the
+# same.
 
 # %%
 model = models[long]
@@ -80,13 +83,13 @@ x, _ = model.presented(np.asarray(data)[: long + 1])
 forced = Forced(model.cell, model.readout)
 start, pull = model.readout.start(x[0]), Forcing(x[:-1], jnp.full(long, 0.05, x.dtype))
 runs = {}
-for name, way in {"loop": Sequential(), "blocks": Shooting(), "Newton": Newton()}.items():
+for name, way in {"loop": Sequential(), "blocks": Shooting(), "Newton": Newton(), "auto": Auto()}.items():
     evolve(forced, start, pull, solver=way).zs.block_until_ready()  # compiles
     begun = time.perf_counter()
     runs[name] = evolve(forced, start, pull, solver=way)
     runs[name].zs.block_until_ready()
     print(f"{name}: {1e3 * (time.perf_counter() - begun):.1f} ms on this {jax.default_backend()}")
-for name in ("blocks", "Newton"):
+for name in ("blocks", "Newton", "auto"):
     print(name, {fact: value.item() for fact, value in runs[name].stats.items()})
     print("largest difference:", float(jnp.abs(runs[name].zs - runs["loop"].zs).max()))
 

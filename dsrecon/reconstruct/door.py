@@ -78,8 +78,9 @@ def reconstruct(
       `update -> alpha`: a schedule, any of optax's. `interval`: sparse forcing instead. `adaptive`: the strength
       follows the Jacobians; an estimator, such as `dsrecon.training.product_bound`, or `Adaptive(...)`.
     - `penalties`: what is added to the loss: see `dsrecon.training.penalised`.
-    - `solver`: how the windows are run; `dsrecon.Newton()` finds all their steps at once, which pays for windows of
-      thousands of steps, on an accelerator most of all. A run with an update that it cannot solve stops there.
+    - `solver`: how the windows are run; `dsrecon.Shooting()` and `dsrecon.Newton()` find all their steps at once, which
+      pays for windows of thousands of steps, on an accelerator most of all. A run with an update that they cannot solve
+      stops there; `dsrecon.Auto()` takes the loop instead, and wherever it should be the faster.
     - `length`: predicted steps of a window; `batch`: windows of an update; `steps`: updates;
       `learning_rate`: first and last; `noise`: on what the model is shown, in standard deviations.
     - `optimiser`: any of optax's, instead of RAdam with a decaying rate; `gradient`: what it is given, see `fit`.
