@@ -1,7 +1,7 @@
 """The kernels for NVIDIA GPUs against the memory's speed, and against the loops and scans that they replace.
 
-    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [auto] [reconstruct]
-        [equal] [tune] [--quick]
+    python benchmarks/kernels_device.py OUT.json [scan] [para] [step] [newton] [gru] [shooting] [auto] [powers]
+        [reconstruct] [equal] [tune] [--quick]
 
 Full float32. A time is the median of several rounds of calls that wait for the device once a round; compilation is left
 out. `copy` is measured first in every run, by XLA (`x + 0`) on one array of a gigabyte, bytes read and written.
@@ -20,7 +20,7 @@ import numpy as np
 
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import Sequential, evolve
-from dsrecon.kernels import linear_scan
+from dsrecon.kernels import linear_scan, vandermonde_product
 from dsrecon.measures import score
 from dsrecon.models import ALRNN, GRU, ClippedShallowPLRNN, ParaGRU, ParaLSTM
 from dsrecon.newton import Auto, Newton, Shooting
@@ -273,6 +273,28 @@ def shooting(report, speed: float) -> None:
         report(f"GRU n={n} Shooting", solved(Shooting(), *gru_problem(n)))
 
 
+def powers(report, speed: float) -> None:
+    """The kernels of S4D layers, by products of matrices and in one kernel; what must be moved is the result."""
+    for h, n, length in ((2, 4, 64),) if SMALL else ((1024, 32, 16_384), (256, 32, 65_536), (1024, 32, 1024)):
+        w = jax.lax.complex(normal(1, h, n), normal(2, h, n))
+        x = jax.lax.complex(-jax.random.uniform(jax.random.key(3), (h, n)) / length, normal(4, h, n))
+        g = normal(5, h, length)
+        for engine in ("products", "interpreted") if SMALL else ("products", "pallas"):
+
+            def forward(w, x, engine=engine, length=length):
+                return vandermonde_product(w, x, length, engine=engine)
+
+            def both(w, x, g, forward=forward):
+                found, pull = jax.vjp(forward, w, x)
+                return found, pull(g)
+
+            one, two, floor = timed(forward, w, x), timed(both, w, x, g), 4 * h * length / speed
+            report(
+                f"powers {(h, n, length)} {engine}",
+                {"forward_ms": 1e3 * one, "share": floor / one, "both_ms": 1e3 * two, "share_both": 2 * floor / two},
+            )
+
+
 def auto(report, speed: float) -> None:
     """`Auto` beside the loop in one kernel, and beside what it takes on free-running chaos, where blocks never meet."""
     problems = {"ParaGRU": para_problem("ParaGRU", speed)[0], "GRU n=8": gru_problem(8)}
@@ -400,7 +422,7 @@ def reconstructed(report, speed: float) -> None:
     report(f"reconstruct Lorenz-63, AL-RNN, {updates} updates, {runs} runs", {"seconds": seconds} | told)
 
 
-PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, auto, equal)}
+PARTS = {f.__name__: f for f in (scan, tune, para, step, newton, gru, shooting, auto, powers, equal)}
 PARTS["reconstruct"] = reconstructed
 
 

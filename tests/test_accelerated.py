@@ -13,7 +13,7 @@ import pytest
 
 from dsrecon.cell import AbstractCell, dense_jacobian
 from dsrecon.evolve import Sequential, evolve
-from dsrecon.kernels import linear_scan, pullback
+from dsrecon.kernels import linear_scan, pullback, vandermonde_product
 from dsrecon.kernels.accelerated import dense, pull
 from dsrecon.kernels.accelerated.gates import logistic, tanh
 from dsrecon.kernels.accelerated.lookback import Cut, cut
@@ -659,3 +659,46 @@ def test_the_way_back_on_the_hardware(make, solver):
         )
     for x, y in zip(found, wanted, strict=True):
         assert float(jnp.abs(x - y).max()) <= 2e-5 * float(jnp.abs(y).max())
+
+
+def powers_and_what_they_are(n, length, fastest, channels=2):
+    """Weights, logarithms and a gradient of `vandermonde_product`; the result and both gradients, in double."""
+    rng = np.random.default_rng(n)
+    w = rng.normal(size=(channels, n)) + 1j * rng.normal(size=(channels, n))
+    x = -rng.uniform(0.1, 3, size=w.shape) / length + 1j * rng.uniform(-fastest, fastest, size=w.shape)
+    w, x = (v.astype(np.complex64) for v in (w, x))
+    g = rng.normal(size=(channels, length)).astype(np.float32)
+    powers = np.exp(x.astype(complex)[:, :, None] * np.arange(length))
+    later = np.arange(length) * g[:, None].astype(float) * powers
+    return (jnp.asarray(w), jnp.asarray(x), jnp.asarray(g)), (
+        2 * (w[:, :, None] * powers).sum(1).real,
+        2 * (g[:, None].astype(float) * powers).sum(2),
+        2 * w.astype(complex) * later.sum(2),
+    )
+
+
+def check_powers(engine, given, wanted):
+    w, x, g = given
+    with jax.default_matmul_precision("highest"):
+        found, back = jax.vjp(lambda w, x: vandermonde_product(w, x, g.shape[1], engine=engine), w, x)
+        for got, exact in zip((found, *back(g)), wanted, strict=True):
+            np.testing.assert_allclose(got, exact, rtol=0, atol=3e-6 * np.abs(exact).max() + 1e-7)
+
+
+@pytest.mark.parametrize("fastest", [4, 3_000])
+@pytest.mark.parametrize(
+    ("n", "length"), [(3, 1), (5, 7), (33, 1000), pytest.param(16, 5000, marks=pytest.mark.slow), (2, 65537)], ids=str
+)
+def test_sums_of_powers_in_one_kernel(n, length, fastest):
+    """Both forms, values and gradients, beside double precision: rounding does not grow with the steps."""
+    given, wanted = powers_and_what_they_are(n, length, fastest)
+    for engine in ("products", "interpreted"):
+        check_powers(engine, given, wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("channels", "n", "length"), [(3, 1, 7), (1, 130, 1000), (130, 32, 16_384), (3, 32, 65_537)])
+def test_sums_of_powers_on_the_hardware(channels, n, length):
+    given, wanted = powers_and_what_they_are(n, length, 4, channels)
+    for engine in ("products", "pallas"):
+        check_powers(engine, given, wanted)

@@ -86,6 +86,19 @@ def test_gradients_of_a_vandermonde_product():
     check_grads(product, (w, x), order=1, modes=["rev", "fwd"], atol=1e-5)
 
 
+def test_a_vandermonde_product_that_no_kernel_serves_is_refused():
+    w = complexes(1, 1)
+    with pytest.raises(ValueError, match=r"engine='interpreted' cannot serve: it takes complex64: got complex128"):
+        vandermonde_product(w, w, 3, engine="interpreted")
+    w = w.astype(jnp.complex64)
+    with pytest.raises(ValueError, match=r"engine='pallas' cannot serve: it needs an NVIDIA GPU: JAX runs on cpu"):
+        vandermonde_product(w, w, 3, engine="pallas")
+    with pytest.raises(ValueError, match=r"engine='interpreted' cannot serve: it counts up to 16777216 steps"):
+        vandermonde_product(w, w, 2**24 + 1, engine="interpreted")
+    with pytest.raises(ValueError, match="engine must be one of .*: got 'fft'"):
+        vandermonde_product(w, w, 3, engine="fft")
+
+
 def test_a_length_of_nothing_is_refused():
     with pytest.raises(ValueError, match="length must be at least 1: got 0"):
         vandermonde_product(complexes(1, 1), complexes(1, 1), 0)
