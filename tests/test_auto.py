@@ -180,6 +180,14 @@ def test_work_is_counted():
     assert work(cell, jnp.ones(3)) == Work(30, 0, 0)
 
 
+def test_work_in_loops_and_branches_is_counted():
+    z = jnp.ones(3)
+    assert work(lambda z: jax.lax.scan(lambda z, _: (jnp.tanh(z), None), z, None, length=4)[0], z) == Work(0, 0, 12)
+    assert work(lambda z: jax.lax.fori_loop(0, z[0].astype(int), lambda i, z: 2 * z, z), z).sums >= 3
+    found = work(lambda z: jax.lax.cond(z[0] > 0, lambda z: jnp.exp(z) * z, lambda z: z, z), z)
+    assert found.functions == 3 and found.sums >= 3
+
+
 def test_an_outline_says_how_a_step_is_run_here():
     found = outlined(ALRNN(5, 2, key=KEY), jnp.zeros((3, 5)), None)
     assert found.path == "beside" and found.products == 25

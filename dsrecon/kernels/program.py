@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal, Var
+from jax.extend.core import Literal, Var, jaxpr_as_fun
 from jaxtyping import Array
 
 ELEMENTWISE = frozenset(
@@ -93,24 +93,38 @@ class Work(NamedTuple):
 
 
 def work(function: Callable, *given: Any) -> Work:
-    """Counts of a function of arguments, or of their shapes; what does not depend on them is not counted."""
+    """Counts of a function of arguments, or of their shapes; what does not depend on them is not counted.
+
+    A loop of known length counts as often as it turns, any other once, and of branches the dearest.
+    """
     operations, first, _, _ = inlined(function, *given)
-    moving, products, sums, functions = set(first), 0, 0, 0
+    return _work(operations, set(first))
+
+
+def _work(operations: list[Operation], moving: set) -> Work:
+    found = Work(0, 0, 0)
     for op in operations:
-        if not any(isinstance(v, Var) and v in moving for v in op.given):
-            continue
-        moving |= set(op.found)
-        made = max(math.prod(v.aval.shape) for v in op.found)
-        if op.name == "dot_general":
-            (summed, _), _ = op.params["dimension_numbers"]
-            products += made * math.prod(op.given[0].aval.shape[i] for i in summed)
-        elif op.name in SLOW:
-            functions += made
-        elif op.name in ELEMENTWISE:
-            sums += made
-        elif op.name.startswith(("reduce_", "cum")):
-            sums += max(math.prod(v.aval.shape) for v in op.given)
-    return Work(products, sums, functions)
+        if any(isinstance(v, Var) and v in moving for v in op.given):
+            moving |= set(op.found)
+            found = Work(*map(sum, zip(found, _work_of(op), strict=True)))
+    return found
+
+
+def _work_of(op: Operation) -> Work:
+    if op.name in ("scan", "while", "cond"):
+        inside = op.params["branches"] if op.name == "cond" else [op.params.get("jaxpr", op.params.get("body_jaxpr"))]
+        each = []
+        for closed in inside:
+            operations, first, _, _ = inlined(jaxpr_as_fun(closed), *closed.in_avals)
+            each.append(_work(operations, set(first)))
+        return Work(*(op.params.get("length", 1) * n for n in max(each, key=sum)))
+    made = max((math.prod(v.aval.shape) for v in op.found), default=0)
+    if op.name == "dot_general":
+        (summed, _), _ = op.params["dimension_numbers"]
+        return Work(made * math.prod(op.given[0].aval.shape[i] for i in summed), 0, 0)
+    if op.name.startswith(("reduce_", "cum")):
+        return Work(0, max(math.prod(v.aval.shape) for v in op.given), 0)
+    return Work(0, made if op.name in ELEMENTWISE - SLOW else 0, made if op.name in SLOW else 0)
 
 
 def own_rules(function: Callable, *given: Any) -> list[str]:

@@ -108,7 +108,7 @@ class _Tile:
         within = jnp.arange(shape.fine, dtype=jnp.int32)
         l = first[:, None] + within[None, :]
         self.at, self.there = self.channel * shape.length + l, l < shape.length
-        self.first, self.within = first, within
+        self.first, self.within = (jnp.minimum(l, shape.length - 1) for l in (first, within))  # none grows beyond
 
     def poles(self, refs, turn: Array) -> tuple[Array, Array, list[Array]]:
         """Which numbers a turn holds, which of them there are, and their parts; 0 where there are none."""
