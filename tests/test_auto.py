@@ -11,7 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsrecon import RESULTS, Auto, Forced, Forcing, IdentityReadout, Sequential, Shooting, evolve
+from dsrecon import (
+    RESULTS,
+    Auto,
+    Forced,
+    Forcing,
+    IdentityReadout,
+    Restart,
+    Restarted,
+    Sequential,
+    Shooting,
+    evolve,
+)
 from dsrecon.kernels.program import Work, work
 from dsrecon.models import ALRNN, GRU, ParaGRU, ShallowPLRNN
 from dsrecon.newton import auto, costs
@@ -208,6 +219,75 @@ def test_an_outline_says_how_a_step_is_run_on_a_gpu(monkeypatch):
     assert large.path == "loop" and large.products == 10_000
     monkeypatch.setattr(costs, "nvidia", lambda: False)
     assert outlined(ALRNN(20, 2, key=KEY), jnp.zeros((3, 20)), None).path == "loop"  # another accelerator
+
+
+class Watched(ShallowPLRNN):
+    """Says something at every step, and checks what it is given."""
+
+    def __call__(self, z, s=None):
+        z = eqx.error_if(z, jnp.any(jnp.abs(z) > 1e6), "too large")
+        jax.debug.callback(lambda z: None, z[0])
+        return ShallowPLRNN.__call__(self, z, s)
+
+
+@pytest.mark.parametrize("lead", [(), (2,)], ids=str)
+def test_a_cell_that_prints_and_checks(choosing, lead):
+    """A batch of it is stepped as one, prints and checks too: a check of one is not called for all."""
+    choosing(4, 4, 2.0)
+    model, z0, s = forced(Watched(3, 9, key=KEY), 0.5, steps=800, lead=lead)
+    run, loop = (evolve(model, z0, s, solver=by) for by in (Auto(), Sequential()))
+    np.testing.assert_allclose(run.zs, loop.zs, rtol=1e-8, atol=1e-8)
+    with pytest.raises(RuntimeError, match="too large"):
+        evolve(model, z0 + 1e7, s, solver=Sequential()).zs.block_until_ready()
+
+
+def test_a_map_without_derivative_is_run():
+    @jax.custom_vjp
+    def half(z):
+        return 0.5 * z + 1
+
+    half.defvjp(lambda z: (half(z), None), lambda _, g: (0.5 * g,))
+    run, loop = (evolve(MapCell(half, 2), jnp.zeros(2), steps=20, solver=by) for by in (Auto(), Sequential()))
+    np.testing.assert_array_equal(run.zs, loop.zs)
+
+
+def test_half_precision_is_run_by_the_loop_unless_tolerances_are_given():
+    model, z0, s = jax.tree.map(
+        lambda x: x.astype(jnp.float16) if eqx.is_inexact_array(x) else x, forced(ShallowPLRNN(3, 9, key=KEY), 0.5)
+    )
+    assert evolve(model, z0, s, solver=Auto()).stats["blocks"] == 1
+    assert evolve(model, z0, s, solver=Auto(rtol=1e-2, atol=1e-2)).stats["blocks"] > 1
+    with pytest.raises(ValueError, match="rtol and atol must be given for float16"):
+        evolve(model, z0, s, solver=Shooting(4))
+
+
+def test_trials_after_one_that_diverged_are_the_loops(choosing):
+    choosing(8, 8, 2.0)
+    new = jnp.arange(400) % 170 == 0
+    start = jnp.where(jnp.arange(400)[:, None] < 100, 1.5, 0.9)
+    cell = Restarted(MapCell(lambda z: jnp.where(z > 1.2, z**2, 0.995 * z), 1))
+    run, loop = (
+        evolve(cell, jnp.ones(1), Restart(new, start), solver=by, throw=False) for by in (Auto(), Sequential())
+    )
+    np.testing.assert_array_equal(run.zs, loop.zs)
+    assert run.result == loop.result == RESULTS.diverged and not jnp.isfinite(loop.zs[169]).all()
+
+
+def test_small_states_are_told_from_nothing(float32, choosing):
+    """The absolute tolerance follows the size of the run: else a guess of 1e-6 would be as good as any."""
+    choosing(50, 50, 2.0)
+    slow = MapCell(lambda z: 0.999 * z, 2)
+    z0 = jnp.array([1e-6, -2e-6])
+    run, loop = (evolve(slow, z0, steps=4_000, solver=by) for by in (Auto(), Sequential()))
+    np.testing.assert_allclose(run.zs, loop.zs, atol=1e-4 * 2e-6)
+    still = evolve(slow, jnp.zeros(2), steps=4_000, solver=Auto())
+    assert (still.zs == 0).all() and still.stats["residual"] == 0
+
+
+def test_no_runs_and_complex_states():
+    assert evolve(ALRNN(3, 1, key=KEY), jnp.zeros((0, 3)), steps=20_000, solver=Auto()).zs.shape == (0, 20_000, 3)
+    run = evolve(MapCell(lambda z: 0.9j * z + 1, 2), jnp.array([0.3 + 1j, 0.4]), steps=20, solver=Auto())
+    assert run.stats["residual"].dtype == jnp.float64
 
 
 SMALL = Outline("kernel", 1, 400.0, 200.0, 0.0)

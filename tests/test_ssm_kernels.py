@@ -95,6 +95,9 @@ def test_a_vandermonde_product_that_no_kernel_serves_is_refused():
         vandermonde_product(w, w, 3, engine="pallas")
     with pytest.raises(ValueError, match=r"engine='interpreted' cannot serve: it counts up to 16777216 steps"):
         vandermonde_product(w, w, 2**24 + 1, engine="interpreted")
+    with pytest.raises(ValueError, match=r"cannot serve: there are no numbers: got shape \[3, 0\]"):
+        vandermonde_product(w[:, :0].repeat(3, 0), w[:, :0].repeat(3, 0), 3, engine="interpreted")
+    assert (vandermonde_product(w[:, :0], w[:, :0], 3) == 0).all() and vandermonde_product(w[:0], w[:0], 3).size == 0
     with pytest.raises(ValueError, match="engine must be one of .*: got 'fft'"):
         vandermonde_product(w, w, 3, engine="fft")
 

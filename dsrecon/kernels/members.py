@@ -20,7 +20,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array
 
 from dsrecon._types import Inputs, Step
-from dsrecon.kernels.program import ELEMENTWISE, Operation, told_apart
+from dsrecon.kernels.program import ELEMENTWISE, Operation, acts, told_apart
 
 FEW, MEMBERS = 24, 8
 """Numbers that a product sums over, up to which it is written out where members lie side by side; members of a batch
@@ -131,6 +131,8 @@ def of_members(function: Callable, *given: Any, axis: int) -> Callable:
     not depend on its arguments has been worked out: call it in a loop, make it before.
     """
     every, wide, first, (last,), known = told_apart(function, *given)
+    if any(acts(op) for op in every):
+        return jax.vmap(function, in_axes=axis, out_axes=axis)
     matrices = {op.found[0]: _matrix(op, known, axis) for op in every if _one_matrix(op, wide)}
     done = _side_by_side if axis == -1 else _one_by_one
 

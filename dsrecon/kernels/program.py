@@ -112,7 +112,8 @@ def _work(operations: list[Operation], moving: set) -> Work:
 
 def _work_of(op: Operation) -> Work:
     if op.name in ("scan", "while", "cond"):
-        inside = op.params["branches"] if op.name == "cond" else [op.params.get("jaxpr", op.params.get("body_jaxpr"))]
+        held = {"scan": "jaxpr", "while": "body_jaxpr", "cond": "branches"}[op.name]
+        inside = op.params[held] if op.name == "cond" else [op.params[held]]
         each = []
         for closed in inside:
             operations, first, _, _ = inlined(jaxpr_as_fun(closed), *closed.in_avals)
@@ -173,16 +174,26 @@ def told_apart(function: Callable, *given: Any) -> tuple[list[Operation], set, l
 
     **Arguments:** `function`: may close over parameters; `given`: its arguments, or their shapes.
 
-    **Returns:** those operations, in order; the variables that depend on arguments; the arguments' own, leaf by leaf;
-    what is returned; the values of everything else.
+    **Returns:** those operations, and those that return nothing, in order; the variables that depend on arguments; the
+    arguments' own, leaf by leaf; what is returned; the values of everything else.
     """
     operations, first, last, known = inlined(function, *given)
     moving = set(first)
+    kept, done = [], []
     for op in operations:
-        if any(isinstance(v, Var) and v in moving for v in op.given):
+        if not op.found or any(isinstance(v, Var) and v in moving for v in op.given):
             moving |= set(op.found)
-    run([op for op in operations if op.found[0] not in moving], known)
-    return [op for op in operations if op.found[0] in moving], moving, first, last, known
+            kept.append(op)
+        else:
+            done.append(op)
+    run(done, known)
+    return kept, moving, first, last, known
+
+
+def acts(op: Operation) -> bool:
+    """Whether an operation does something else than to return numbers (a print, a check), so that it matters how often
+    and of what it is called."""
+    return not op.found or "callback" in op.name or op.name.startswith("unvmap")
 
 
 def settled(function: Callable, *given: Any) -> Callable:

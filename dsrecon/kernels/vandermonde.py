@@ -28,15 +28,17 @@ def vandermonde_product(
     `"products"`, as above; `"pallas"`: the same in one kernel on an NVIDIA GPU, tables in registers, single precision
     and reverse mode alone; `"interpreted"`: that kernel on any platform, slow: for tests; `"auto"`: the products.
 
-    **Raises:** `ValueError` for a length below 1, an unknown engine, and for `"pallas"` where it cannot serve; it says
-    why.
+    **Raises:** `ValueError` for a length below 1, shapes that differ, an unknown engine, and for `"pallas"` where it
+    cannot serve; it says why.
     """
     if length < 1:
         raise ValueError(f"length must be at least 1: got {length}.")
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}: got {engine!r}.")
+    if w.ndim != 2 or w.shape != x.shape:
+        raise ValueError(f"w and x must both be [channel, number]: got {list(w.shape)} and {list(x.shape)}.")
     if engine in ("pallas", "interpreted"):
-        _check(w, length, engine)
+        _check(w, x, length, engine)
         return _in_one_kernel(length, engine == "interpreted", w, x)
     inner = max(math.isqrt(length), 1)
     outer = -(-length // inner)
@@ -46,13 +48,13 @@ def vandermonde_product(
     left = jnp.concatenate([w_re * re - w_im * im, -w_re * im - w_im * re], 2)
     right = jnp.concatenate([fine_re, fine_im], 2)
     found = jnp.einsum("hqn,hrn->hqr", left, right, precision=Precision.HIGHEST)
-    return found.reshape(len(w), -1)[:, :length]
+    return found.reshape(len(w), outer * inner)[:, :length]
 
 
-def _check(w: Array, length: int, engine: str) -> None:
+def _check(w: Array, x: Array, length: int, engine: str) -> None:
     from dsrecon.kernels.accelerated.powers import serves
 
-    why = serves(w, length)
+    why = serves(w, x, length)
     if why is None and engine == "pallas" and not nvidia():
         why = f'it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}; "auto" takes what there is.'
     if why is not None:
@@ -114,9 +116,9 @@ _OF_TURN = _split(0.5 / math.pi)
 def turns(angle: Float[Array, "..."]) -> tuple[Array, Array]:
     """`angle` as whole parts of `2^-32` of a turn, of 32 bits, and the radians that are left.
 
-    `l` times as much is then known to some `1e-7` for any whole `l`, since whole turns overflow; `l angle` itself has a
-    rounding error of `l` times that of `angle`: at 10^4 steps of 3 radians, 2e-3. In double precision, where that does
-    no harm, the first part is 0.
+    `l` times as much is then known to some `1e-7` for any whole `l` (of angles up to some 10^3), since whole turns
+    overflow; `l angle` itself has a rounding error of `l` times that of `angle`: at 10^4 steps of 3 radians, 2e-3. In
+    double precision, where that does no harm, the first part is 0.
     """
     if angle.dtype != jnp.float32:
         return jnp.zeros(angle.shape, jnp.int32), angle

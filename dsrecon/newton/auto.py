@@ -14,7 +14,7 @@ from dsrecon.evolve import AbstractSolver, Sequential
 from dsrecon.newton.costs import MEASURED, Outline, outlined
 from dsrecon.newton.guess import AbstractGuess
 from dsrecon.newton.shooting import LEAST, Shooting, even
-from dsrecon.newton.solve import check_arguments
+from dsrecon.newton.solve import TOLERANCE, check_arguments
 
 MARGIN = 1.25
 """Times that blocks must be predicted to be faster than the loop, which is exact and certain."""
@@ -32,6 +32,9 @@ class Choice(NamedTuple):
     gain: float
 
 
+LOOP = Choice(1, 1, 1.0)
+
+
 class Auto(AbstractSolver):
     """The loop, or blocks at once: whichever a model of measured times predicts to be the faster.
 
@@ -43,11 +46,12 @@ class Auto(AbstractSolver):
 
     Whether a cell forgets where it began no shape tells. Blocks that do not meet are run again until they do (once a
     block at the most), if that takes no more than twice the time of the loop, by the model; else for the time of the
-    loop, after which the loop makes the run, and its gradient too. So the result is that of `Sequential`, or within the
-    tolerances of it, and never takes much more than twice its time. Newton's iteration is not among the choices:
-    nowhere in what was measured was it faster than blocks.
+    loop, after which the loop makes the run, and its gradient too; so it does with what diverges. So the result is that
+    of `Sequential`, or its blocks meet to the tolerances, and it never takes much more than twice the time. Newton's
+    iteration is not among the choices: nowhere in what was measured was it faster than blocks.
 
-    A `jax.vmap` around the run is not seen: give the batch to `evolve`.
+    A `jax.vmap` around the run is not seen: give the batch to `evolve`. Half precision is run by the loop, unless both
+    tolerances are given. Blocks run the cell from guessed states too: a print or a check inside of it sees those.
 
     **Arguments:** `rtol`, `atol`, `guess`: as for `Shooting`. A guess, that of `evolve` too, serves blocks alone.
 
@@ -63,7 +67,7 @@ class Auto(AbstractSolver):
     guess: AbstractGuess | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
-        check_arguments(1, self.rtol, self.atol, "report")
+        check_arguments(1, self.rtol, self.atol, "report", self.guess)
 
     def solve(
         self,
@@ -77,7 +81,10 @@ class Auto(AbstractSolver):
         rows = z0 if many else z0[None]
         given = inputs if many else jax.tree.map(lambda x: x[None], inputs)
         length = jax.tree.leaves(given)[0].shape[1] if steps is None else steps
-        choice = chosen(outlined(cell, rows, given), len(rows), length)
+        choice = LOOP
+        if rows.size and (jnp.finfo(z0.dtype).dtype.itemsize in TOLERANCE or None not in (self.rtol, self.atol)):
+            choice = chosen(outlined(cell, rows, given), len(rows), length)
+        real = jnp.finfo(z0.dtype).dtype
         if choice.blocks == 1:
             run = Sequential().solve(cell, z0, inputs, length)
             ones = jnp.ones(z0.shape[:-1], int)
@@ -85,16 +92,16 @@ class Auto(AbstractSolver):
                 "iterations": ones,
                 "blocks": ones,
                 "first_inexact": length * ones,
-                "residual": jnp.zeros(ones.shape, z0.dtype),
+                "residual": jnp.zeros(ones.shape, real),
             }
             run = Trajectory(run.zs, run.result, run.stats | stats)
         else:
             solver = Shooting(
                 choice.blocks, max_iterations=choice.times, rtol=self.rtol, atol=self.atol, guess=self.guess,
-                finish="sequential" if choice.times < choice.blocks else "report",
+                finish="sequential",
             )  # fmt: skip
             run = solver.solve(cell, z0, inputs, length, guess)
-        gain = jnp.full(z0.shape[:-1], choice.gain, jnp.finfo(z0.dtype).dtype)
+        gain = jnp.full(z0.shape[:-1], choice.gain, real)
         return Trajectory(run.zs, run.result, run.stats | {"gain": gain})
 
 
@@ -111,7 +118,7 @@ def chosen(outline: Outline, rows: int, steps: int) -> Choice:
         most //= 2
     loop, best = found[1], min(found, key=lambda n: found[n])
     if loop < MARGIN * found[best] or best == 1:
-        return Choice(1, 1, 1.0)
+        return LOOP
     once = steps // best * cost.of_step(outline, rows * best)
     times = best if best * once <= 2 * loop else max(int(loop / once), 1)
     return Choice(best, times, loop / found[best])

@@ -78,10 +78,10 @@ MEASURED = {
 
 def outlined(cell: AbstractCell, z0: Array, inputs: Inputs) -> Outline:
     """The outline of a step of a batch of runs from `z0` `[b, m]` along `inputs` `[b, t, ...]`."""
-    units = separate_units(cell, z0, inputs, True)
     done = work(cell, *members.one(z0, inputs))
     if jax.default_backend() == "cpu":
         return Outline("beside" if z0.shape[1] <= members.abreast(cell) else "cpu", 1, *done)
+    units = separate_units(cell, z0, inputs, True) if nvidia() else None
     if not (nvidia() and serves(cell, z0, inputs, engine="auto", units=units)):
         return Outline("loop", 1, *done)
     if units is None:

@@ -46,7 +46,9 @@ class Shooting(AbstractSolver):
     chaos takes as many iterations as there are blocks, and says `not_converged` before that.
 
     It has converged when at every beginning of a block and every unit `|begun - ended| <= atol + rtol |ended|`, with
-    `ended` the last state of the block before. Inside of blocks steps follow one another exactly.
+    `ended` the last state of the block before. Inside of blocks steps follow one another exactly. What is left open
+    between blocks may add up along a cell that forgets slowly, and grows within a block where the cell expands. Of a
+    run that diverges the states from the first one on that is not finite may not be the loop's.
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
     way: blocks at once, from a washout behind each, again until they meet, however many times that takes (where they
@@ -61,7 +63,8 @@ class Shooting(AbstractSolver):
     - `washout`: steps before a block over which a guess is run, at most a block; `None`: a sixteenth of a block, and at
       least 128.
     - `max_iterations`: times that the blocks are run, at least 1.
-    - `rtol`, `atol`, `guess`, `finish`: as for `Newton`.
+    - `rtol`, `atol`, `guess`, `finish`: as for `Newton`; but of a run whose blocks all end below 1, the `atol` that is
+      not given is that times the largest of their ends, so that small states are told from nothing.
     - `engine`: how a block is run, as for `Sequential`.
 
     **Statistics** (`Trajectory.stats`), of each run of a batch:
@@ -90,7 +93,7 @@ class Shooting(AbstractSolver):
     engine: str = eqx.field(static=True, default="auto", kw_only=True)
 
     def __check_init__(self):
-        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish)
+        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish, self.guess)
         if self.blocks is not None:
             counted("blocks", self.blocks)
         if self.washout is not None:
@@ -167,11 +170,18 @@ def even(steps: int, blocks: int) -> int:
     return next((n for n in range(blocks, blocks // 2, -1) if steps % n == 0), blocks)
 
 
+def scale_of(states: Array) -> Array:
+    """The largest of finite states of each run, at most 1, and 1 of a run at rest in 0: `[b, 1, 1]`."""
+    size = jnp.abs(states)
+    size = jnp.max(jnp.where(jnp.isfinite(size), size, 0), axis=(1, 2), keepdims=True)
+    return jnp.where(size > 0, jnp.minimum(size, 1), 1)
+
+
 @eqx.filter_custom_vjp
 def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> tuple[Array, dict[str, Array]]:
     """States `[b, t, m]` and what is said of them `[b]`, with `exact`: whether the blocks meet."""
     cell, z0, inputs = primals
-    rtol, atol = tolerance(solver.rtol, z0.dtype), tolerance(solver.atol, z0.dtype)
+    rtol, least = tolerance(solver.rtol, z0.dtype), tolerance(solver.atol, z0.dtype)
     size, along = len(z0), plan.cut(inputs)
 
     def run(starts: Array, inputs: Inputs, steps: int) -> Array:
@@ -189,6 +199,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         run them again, `[b]`: not where the blocks that are right end in a state that is not finite."""
         zs = run(starts, along, plan.length)
         wanted = following(zs)
+        atol = least * (scale_of(wanted) if solver.atol is None else 1)
         wrong = jnp.max(jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted)), axis=-1)
         first = jnp.argmin(wrong <= 1, axis=-1)
         finite = jnp.all(jnp.isfinite(wanted[jnp.arange(size), first]), axis=-1)

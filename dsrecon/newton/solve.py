@@ -1,6 +1,7 @@
 """The iteration itself: windows, the Newton body, what is said of its end, and the adjoint. Written once."""
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from dsrecon.evolve import first_nonfinite
 from dsrecon.kernels.mapped import mapped
 from dsrecon.kernels.shift import preceding
 from dsrecon.newton.adjoint import adjoint
-from dsrecon.newton.guess import first_guess
+from dsrecon.newton.guess import AbstractGuess, first_guess
 from dsrecon.newton.regions import changed_regions, is_piecewise_linear
 from dsrecon.newton.windows import in_windows
 
@@ -26,20 +27,28 @@ TOLERANCE = {8: 1e-10, 4: 1e-5}
 """Relative and absolute, by the bytes of a real number. A residual in single precision rounds at some 1e-6."""
 
 
-def check_arguments(max_iterations: int, rtol: float | None, atol: float | None, finish: str) -> None:
+def check_arguments(max_iterations: int, rtol: float | None, atol: float | None, finish: str, guess: Any) -> None:
     """Of a solver that iterates. **Raises** `ValueError` for one out of its range."""
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1: got {max_iterations}.")
+    if not (guess is None or isinstance(guess, AbstractGuess)):
+        raise ValueError(
+            f"guess must say how to begin, Held() or Targets() or the like: got {type(guess).__name__}. States are "
+            "given to evolve(..., guess=zs)."
+        )
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
+        if value is not None and not (isinstance(value, Real) and value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, or None for that of the precision: got {value}.")
     if finish not in ("report", "sequential"):
         raise ValueError(f'finish must be "report" or "sequential": got {finish!r}.')
 
 
 def tolerance(given: float | None, dtype: Any) -> float:
-    """What a solver was given, or that of the precision."""
-    return TOLERANCE[jnp.finfo(dtype).dtype.itemsize] if given is None else given
+    """What a solver was given, or that of the precision. **Raises** `ValueError` for half precision without one."""
+    size = jnp.finfo(dtype).dtype.itemsize
+    if given is None and size not in TOLERANCE:
+        raise ValueError(f"rtol and atol must be given for {jnp.dtype(dtype)}: only single and double have their own.")
+    return TOLERANCE[size] if given is None else given
 
 
 def solved(

@@ -74,7 +74,7 @@ class AbstractParallel(AbstractSolver):
     engine: str | Callable = eqx.field(static=True, default="auto", kw_only=True)
 
     def __check_init__(self):
-        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish)
+        check_arguments(self.max_iterations, self.rtol, self.atol, self.finish, self.guess)
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 step, or None for all: got {self.window}.")
 

@@ -39,10 +39,13 @@ class _Shape(NamedTuple):
     held: int
 
 
-def serves(w: Array, length: int) -> str | None:
+def serves(w: Array, x: Array, length: int) -> str | None:
     """Why the kernel cannot serve; `None` where it can."""
-    if w.dtype != jnp.complex64:
-        return f"it takes complex64: got {w.dtype}."
+    for v in (w, x):
+        if v.dtype != jnp.complex64:
+            return f"it takes complex64: got {v.dtype}."
+    if not w.size:
+        return f"there are no numbers: got shape {list(w.shape)}."
     if length > COUNTED:
         return f"it counts up to {COUNTED} steps: got {length}."
     if max(w.size, len(w) * length) >= 2**31:
