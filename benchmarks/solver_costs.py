@@ -92,10 +92,9 @@ def times(solver, cell, z0, inputs) -> dict:
         return jax.value_and_grad(lambda free: jnp.mean(forward(free, z0, inputs)[0] ** 2))(free)
 
     if COMPILE:
-        return {
-            str(i): f.lower(free, z0, inputs).compile().memory_analysis() is None
-            for i, f in enumerate((forward, gradient))
-        }
+        for function in (forward, gradient):
+            function.lower(free, z0, inputs).compile()
+        return {}
     stats = forward(free, z0, inputs)[1]
     row = {"forward": timed(forward, free, z0, inputs), "gradient": timed(gradient, free, z0, inputs)}
     gain = {"gain": float(stats["gain"].max())} if "gain" in stats else {}

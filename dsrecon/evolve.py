@@ -69,7 +69,7 @@ class Sequential(AbstractSolver):
         if guess is not None:
             raise ValueError("guess serves solvers that iterate, Newton and its like: Sequential has no use for one.")
         batched = z0.ndim == 2
-        units = separate_units(cell, z0, inputs, batched) if fuses(self.engine) else None
+        units = separate_units(cell, z0, inputs, self.engine)
         fused = self.adjoint == "deferred" and serves(cell, z0, inputs, engine=self.engine, units=units)
         zs = recurrence(
             cell, z0, inputs, steps=steps, adjoint=self.adjoint, unroll=self.unroll, engine=self.engine, units=units,
@@ -82,8 +82,12 @@ class Sequential(AbstractSolver):
         )
 
 
-def separate_units(cell: AbstractCell, z0: Array, inputs: Inputs, batched: bool) -> int | None:
-    """How many units a cell has that do not meet, as it declares by its Jacobian; `None` where they do."""
+def separate_units(cell: AbstractCell, z0: Array, inputs: Inputs, engine: str) -> int | None:
+    """How many units a cell has that do not meet, as it declares by its Jacobian; `None` where they do, and for an
+    engine that does not ask, the loop's."""
+    if not fuses(engine):
+        return None
+    batched = z0.ndim == 2
     now = jax.tree.map(lambda x: x[0, 0] if batched else x[0], inputs)
     J = eqx.filter_eval_shape(cell.linearise, z0[0] if batched else z0, now)[1]
     return None if J.ndim == 2 else J.shape[-1]

@@ -25,7 +25,7 @@ from dsrecon import (
 )
 from dsrecon.kernels.program import Work, work
 from dsrecon.models import ALRNN, GRU, ParaGRU, ShallowPLRNN
-from dsrecon.newton import auto, costs
+from dsrecon.newton import auto
 from dsrecon.newton.auto import Choice, chosen
 from dsrecon.newton.costs import MEASURED, Outline, outlined
 from dsrecon.systems import Lozi, MapCell
@@ -209,15 +209,15 @@ def test_an_outline_says_how_a_step_is_run_here():
 def test_an_outline_says_how_a_step_is_run_on_a_gpu(monkeypatch):
     """What a kernel would serve is asked of the kernel; nothing is compiled for it."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for module in (costs, sys.modules["dsrecon.kernels.recurrence"]):
-        monkeypatch.setattr(module, "nvidia", lambda: True)
+    kernels = sys.modules["dsrecon.kernels.recurrence"]
+    monkeypatch.setattr(kernels, "nvidia", lambda: True)
     small = outlined(ALRNN(20, 2, key=KEY), jnp.zeros((3, 20)), None)
     assert small.path == "kernel" and small.programs == 1
     units = outlined(ParaGRU(300, input_size=2, key=KEY), jnp.zeros((1, 300)), jnp.zeros((1, 9, 2)))
     assert units.path == "units" and units.programs == 10 and units.functions >= 90
     large = outlined(ALRNN(100, 10, key=KEY), jnp.zeros((3, 100)), None)
     assert large.path == "loop" and large.products == 10_000
-    monkeypatch.setattr(costs, "nvidia", lambda: False)
+    monkeypatch.setattr(kernels, "nvidia", lambda: False)
     assert outlined(ALRNN(20, 2, key=KEY), jnp.zeros((3, 20)), None).path == "loop"  # another accelerator
 
 

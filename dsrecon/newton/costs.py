@@ -9,7 +9,6 @@ from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import separate_units
 from dsrecon.kernels import members
-from dsrecon.kernels.platform import nvidia
 from dsrecon.kernels.program import work
 from dsrecon.kernels.recurrence import serves
 from dsrecon.newton.shooting import LANES, cut_up
@@ -81,8 +80,8 @@ def outlined(cell: AbstractCell, z0: Array, inputs: Inputs) -> Outline:
     done = work(cell, *members.one(z0, inputs))
     if jax.default_backend() == "cpu":
         return Outline("beside" if z0.shape[1] <= members.abreast(cell) else "cpu", 1, *done)
-    units = separate_units(cell, z0, inputs, True) if nvidia() else None
-    if not (nvidia() and serves(cell, z0, inputs, engine="auto", units=units)):
+    units = separate_units(cell, z0, inputs, "auto")
+    if not serves(cell, z0, inputs, engine="auto", units=units):
         return Outline("loop", 1, *done)
     if units is None:
         return Outline("kernel", 1, *done)

@@ -14,7 +14,7 @@ from dsrecon.cell import AbstractCell
 from dsrecon.evolve import AbstractSolver, separate_units
 from dsrecon.kernels.contraction import Within, contract
 from dsrecon.kernels.platform import nvidia
-from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, fuses, pulls, recurrence, serves
+from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, pulls, recurrence, serves
 from dsrecon.kernels.shift import preceding
 from dsrecon.newton.guess import AbstractGuess, first_guess
 from dsrecon.newton.solve import check_arguments, ended, tolerance
@@ -143,7 +143,7 @@ class _Plan(NamedTuple):
 
 
 def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int) -> _Plan:
-    units = separate_units(cell, z0, inputs, True) if fuses(solver.engine) else None
+    units = separate_units(cell, z0, inputs, solver.engine)
     blocks = _liked(z0, steps, units) if solver.blocks is None else min(solver.blocks, steps)
     length, washout = cut_up(steps, blocks, solver.washout)
     fused = serves(cell, z0, inputs, engine=solver.engine, units=units)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 from dsrecon._types import Inputs
 from dsrecon.cell import AbstractCell
 from dsrecon.evolve import separate_units
-from dsrecon.kernels.recurrence import fuses, recurrence
+from dsrecon.kernels.recurrence import recurrence
 
 if TYPE_CHECKING:
     from dsrecon.newton.solvers import AbstractParallel
@@ -84,7 +84,7 @@ def finished(cell: AbstractCell, z0: Array, inputs: Inputs, zs: Array, first: Ar
     batched, steps = z0.ndim == 2, zs.shape[-2]
 
     def loop(zs: Array) -> Array:
-        units = separate_units(cell, z0, inputs, batched) if fuses(engine) else None
+        units = separate_units(cell, z0, inputs, engine)
         made = recurrence(cell, z0, inputs, steps=steps, engine=engine, units=units, batch_first=batched)
         return jnp.where((first < steps)[..., None, None], made, zs)
 

@@ -111,7 +111,7 @@ class _Tile:
         within = jnp.arange(shape.fine, dtype=jnp.int32)
         l = first[:, None] + within[None, :]
         self.at, self.there = self.channel * shape.length + l, l < shape.length
-        self.first, self.within = (jnp.minimum(l, shape.length - 1) for l in (first, within))  # none grows beyond
+        self.first, self.within = (jnp.minimum(at, shape.length - 1) for at in (first, within))  # none grows on
 
     def poles(self, refs, turn: Array) -> tuple[Array, Array, list[Array]]:
         """Which numbers a turn holds, which of them there are, and their parts; 0 where there are none."""
@@ -120,7 +120,8 @@ class _Tile:
         return j, real, [load(ref, self.channel * self.shape.n + j, mask=real, other=0) for ref in refs]
 
     @property
-    def turns(self) -> int:
+    def count(self) -> int:
+        """Turns in which all numbers have been held."""
         return -(-self.shape.n // self.shape.held)
 
 
@@ -140,7 +141,7 @@ def _make(*refs, shape: _Shape, interpret: bool) -> None:
         ur, ui = wr[None, :] * cr - wi[None, :] * ci, wr[None, :] * ci + wi[None, :] * cr
         return found + _dot(2 * ur, fr, interpret) + _dot(-2 * ui, fi, interpret)
 
-    found = jax.lax.fori_loop(0, tile.turns, turn, jnp.zeros((shape.coarse, shape.fine), jnp.float32))
+    found = jax.lax.fori_loop(0, tile.count, turn, jnp.zeros((shape.coarse, shape.fine), jnp.float32))
     store(out, tile.at, found, mask=tile.there)
 
 
@@ -162,4 +163,4 @@ def _sum(*refs, shape: _Shape, interpret: bool) -> None:
             store(out, tile.program * shape.n + j, jnp.sum(each, 0), mask=real)
         return carry
 
-    jax.lax.fori_loop(0, tile.turns, turn, jnp.zeros((), jnp.int32))
+    jax.lax.fori_loop(0, tile.count, turn, jnp.zeros((), jnp.int32))
