@@ -685,20 +685,58 @@ def check_powers(engine, given, wanted):
             np.testing.assert_allclose(got, exact, rtol=0, atol=3e-6 * np.abs(exact).max() + 1e-7)
 
 
+@pytest.mark.parametrize("programs", [1, 1024])
 @pytest.mark.parametrize("fastest", [4, 3_000])
 @pytest.mark.parametrize(
     ("n", "length"), [(3, 1), (5, 7), (33, 1000), pytest.param(16, 5000, marks=pytest.mark.slow), (2, 65537)], ids=str
 )
-def test_sums_of_powers_in_one_kernel(n, length, fastest):
+def test_sums_of_powers_in_one_kernel(n, length, fastest, programs, monkeypatch):
     """Both forms, values and gradients, beside double precision: rounding does not grow with the steps."""
+    monkeypatch.setattr("dsrecon.kernels.accelerated.powers.PROGRAMS", programs)
     given, wanted = powers_and_what_they_are(n, length, fastest)
     for engine in ("products", "interpreted"):
         check_powers(engine, given, wanted)
 
 
+@pytest.mark.parametrize("engine", ["products", "interpreted"])
+def test_powers_that_grow(engine):
+    """Up to the last step, and not beyond it, where single precision would overflow."""
+    w, x = (jnp.full((1, 3), v, jnp.complex64) for v in (1 + 0j, 17 + 0.1j))
+    found, back = jax.vjp(lambda w, x: vandermonde_product(w, x, 6, engine=engine), w, x)
+    power = np.exp((17 + 0.1j) * np.arange(6))
+    np.testing.assert_allclose(found[0], 6 * power.real, rtol=3e-5)
+    for got, wanted in zip(back(jnp.ones((1, 6), jnp.float32)), (power, np.arange(6) * power), strict=True):
+        np.testing.assert_allclose(got[0], 2 * wanted.sum(), rtol=3e-5)
+
+
+@pytest.mark.parametrize("channels", [4, 3])
+def test_sums_of_powers_of_many_models(channels, monkeypatch):
+    """Channels of models that `vmap` adds are channels; where that were more than 32 bits count, a model at a time."""
+    from dsrecon.kernels.accelerated import powers
+
+    w, x = (jax.lax.complex(*jax.random.normal(jax.random.key(i), (2, 2, 2, 4), jnp.float32) / 9) for i in range(2))
+    x = x - 0.3
+
+    def gradients(w, x, engine):
+        found, back = jax.vjp(lambda w, x: vandermonde_product(w, x, 70, engine=engine), w, x)
+        return found, *back(jnp.cos(jnp.arange(140, dtype=jnp.float32)).reshape(2, 70))
+
+    wanted = [gradients(w[i], x[0], "products") for i in range(2)]
+    monkeypatch.setattr(powers, "NUMBERED", channels + 1)
+    monkeypatch.setattr(powers, "_numbers", lambda w, _: len(w))
+    found = jax.vmap(lambda w, x: gradients(w, x, "interpreted"), (0, None))(w, x[0])
+    for i, rows in enumerate(wanted):
+        for got, exact in zip(found, rows, strict=True):
+            np.testing.assert_allclose(got[i], exact, atol=2e-5 * np.abs(exact).max())
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("channels", "n", "length"), [(3, 1, 7), (1, 130, 1000), (130, 32, 16_384), (3, 32, 65_537)])
-def test_sums_of_powers_on_the_hardware(channels, n, length):
+@pytest.mark.parametrize(
+    ("channels", "n", "length", "programs"),
+    [(3, 1, 7, 1024), (1, 130, 1000, 1024), (130, 32, 16_384, 1), (3, 32, 65_537, 1), (3, 32, 65_537, 1024)],
+)
+def test_sums_of_powers_on_the_hardware(channels, n, length, programs, monkeypatch):
+    monkeypatch.setattr("dsrecon.kernels.accelerated.powers.PROGRAMS", programs)
     given, wanted = powers_and_what_they_are(n, length, 4, channels)
-    for engine in ("products", "pallas"):
+    for engine in ("products", "auto"):
         check_powers(engine, given, wanted)

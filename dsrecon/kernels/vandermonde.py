@@ -26,7 +26,8 @@ def vandermonde_product(
 
     **Arguments:** `w`: weights; `x`: logarithms of the numbers; `length`: number of powers, at least 1. `engine`:
     `"products"`, as above; `"pallas"`: the same in one kernel on an NVIDIA GPU, tables in registers, single precision
-    and reverse mode alone; `"interpreted"`: that kernel on any platform, slow: for tests; `"auto"`: the products.
+    and reverse mode alone (JAX refuses forward mode with a `TypeError`; the products have all derivatives);
+    `"interpreted"`: that kernel on any platform, slow: for tests; `"auto"`: the kernel where it serves.
 
     **Raises:** `ValueError` for a length below 1, shapes that differ, an unknown engine, and for `"pallas"` where it
     cannot serve; it says why.
@@ -37,8 +38,7 @@ def vandermonde_product(
         raise ValueError(f"engine must be one of {ENGINES}: got {engine!r}.")
     if w.ndim != 2 or w.shape != x.shape:
         raise ValueError(f"w and x must both be [channel, number]: got {list(w.shape)} and {list(x.shape)}.")
-    if engine in ("pallas", "interpreted"):
-        _check(w, x, length, engine)
+    if _one_kernel(w, x, length, engine):
         return _in_one_kernel(length, engine == "interpreted", w, x)
     inner = max(math.isqrt(length), 1)
     outer = -(-length // inner)
@@ -51,14 +51,20 @@ def vandermonde_product(
     return found.reshape(len(w), outer * inner)[:, :length]
 
 
-def _check(w: Array, x: Array, length: int, engine: str) -> None:
+def _one_kernel(w: Array, x: Array, length: int, engine: str) -> bool:
+    """Whether it is the kernel that serves; an engine that was named and cannot is refused."""
+    if engine == "products" or (engine == "auto" and not nvidia()):
+        return False
     from dsrecon.kernels.accelerated.powers import serves
 
     why = serves(w, x, length)
+    if engine == "auto":
+        return why is None
     if why is None and engine == "pallas" and not nvidia():
         why = f'it needs an NVIDIA GPU: JAX runs on {jax.default_backend()}; "auto" takes what there is.'
     if why is not None:
         raise ValueError(f"engine={engine!r} cannot serve: {why}")
+    return True
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

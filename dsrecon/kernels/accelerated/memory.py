@@ -28,3 +28,11 @@ def store(ref: Any, at: Array, x: Array, **options: Any) -> None:
     from jax.experimental.pallas import triton as plgpu
 
     plgpu.store(ref.at[(at,)], x.astype(ref.dtype), **options)
+
+
+def merged(size: int, batched, given) -> list[Array]:
+    """A mapped axis and that of the sequences as one."""
+    whole = [
+        x if there else jnp.broadcast_to(x[None], (size, *x.shape)) for x, there in zip(given, batched, strict=True)
+    ]
+    return [x.reshape(-1, *x.shape[2:]) for x in whole]

@@ -1,42 +1,61 @@
 """Sums of powers of many numbers, in one kernel: the powers are made where they are multiplied, and never written.
 
-A program makes a tile of steps, `l = begin + s R + r`: the powers `exp((begin + s R) x)` and `exp(r x)` of a channel,
-two tables in registers, and their product of matrices. Tensor cores multiply single precision in three products of
-TF32, which keep all but a bit of it. The way back is the same tables and two products with the gradient.
+A program makes tiles of steps of a channel, rows `s` of `r`: `l = first(s) + r`. The powers `exp(r x)` are made once,
+those where rows begin, `exp(first(s) x)`, with every tile; both are tables in registers, and the result is their
+product of matrices. The way back adds up products of the second table and the gradient over all tiles, and meets the
+first at the end. Tensor cores multiply single precision in three products of TF32, which keep all but a bit or two.
 """
 
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.lax import DotAlgorithmPreset, Precision
 from jaxtyping import Array, Complex, Float
 
-from dsrecon.kernels.accelerated.memory import load, power, store
+from dsrecon.kernels.accelerated.memory import load, merged, power, store
 from dsrecon.kernels.vandermonde import cisoid, turns
 
 COUNTED = 2**24
 """Steps that single precision counts."""
 
-POLES = (32, 16)
-"""Numbers whose powers a program holds at a time, forwards and on the way back: registers decide."""
+NUMBERED = 2**31
+"""Numbers that an array may have: they are counted in 32 bits."""
 
-SIDES = (64, 128)
-"""Steps of a side of a tile: the first up to a tile of it, the second for more; a side is 16 at least. On the way back
-always the first: the registers of eight warps do not hold the tables and four products of the second."""
+POLES = 32
+"""Numbers whose powers a program holds at a time."""
+
+SIDES, SIDES_BACK = (32, 128), (16, 64)
+"""Rows of a tile and steps of a row, at most, forwards and on the way back. With 64 rows the compiler takes the tensor
+cores' asynchronous form, which waits for the tables of every tile: 2.2 times slower on an H200."""
+
+PROGRAMS = 1024
+"""Programs that a device is given at least, where there is as much to do."""
+
+LAPS = 16
+"""Tiles of a program at most: sums over more of them would lose digits."""
 
 
 class _Shape(NamedTuple):
-    """Channels, numbers of a channel, steps, sides of a tile, tiles of a channel, numbers held at a time."""
+    """Channels, numbers of a channel, steps; rows of a tile and steps of a row; tiles of a program, and programs of a
+    channel; numbers held at a time."""
 
     channels: int
     n: int
     length: int
     coarse: int
     fine: int
-    tiles: int
+    laps: int
+    groups: int
     held: int
+
+    @property
+    def turns(self) -> int:
+        """Turns in which all numbers have been held."""
+        return -(-self.n // self.held)
 
 
 def serves(w: Array, x: Array, length: int) -> str | None:
@@ -48,19 +67,21 @@ def serves(w: Array, x: Array, length: int) -> str | None:
         return f"there are no numbers: got shape {list(w.shape)}."
     if length > COUNTED:
         return f"it counts up to {COUNTED} steps: got {length}."
-    if max(w.size, len(w) * length) >= 2**31:
-        return "it counts numbers in 32 bits: w or the result has more than 2^31."
+    if _numbers(w, length) >= NUMBERED:
+        return "it counts numbers in 32 bits: w, the result or its sums on the way back have more than 2^31."
     return None
+
+
+def _numbers(w: Array, length: int) -> int:
+    """Of the largest array: sums of every tile on the way back, or the result."""
+    return max(w.size * (1 + length // math.prod(SIDES_BACK)), len(w) * length)
 
 
 def product(
     w: Complex[Array, "h n"], x: Complex[Array, "h n"], length: int, *, interpret: bool
 ) -> Float[Array, "h {length}"]:
     """`2 Re sum_j w_ij exp(l x_ij)`, of what `serves`."""
-    shape = _shape(w, length, SIDES[0] if length <= SIDES[0] ** 2 else SIDES[1], POLES[0])
-    out = [jax.ShapeDtypeStruct((shape.channels * length,), w.real.dtype)]
-    (found,) = _call(_make, shape, _parts(w, x), out, interpret)
-    return found.reshape(shape.channels, length)
+    return _product(length, interpret)(w, x)
 
 
 def pulled(
@@ -68,99 +89,173 @@ def pulled(
 ) -> tuple[Complex[Array, "h n"], Complex[Array, "h n"]]:
     """Gradients by `w` and `x` from that by the product: `2 E` and `2 w T`, `E_j = sum_l g_l exp(l x_j)` and
     `T_j = sum_l l g_l exp(l x_j)`."""
-    shape = _shape(w, g.shape[1], SIDES[0], POLES[1])
-    out = [jax.ShapeDtypeStruct((shape.channels * shape.tiles * shape.n,), g.dtype)] * 4
-    parts = _call(_sum, shape, [*_parts(w, x), g.reshape(-1)], out, interpret)
-    sums = [jnp.sum(p.reshape(shape.channels, shape.tiles, shape.n), 1) for p in parts]
+    return _pulled(g.shape[1], interpret)(w, x, g)
+
+
+@functools.cache
+def _product(length: int, interpret: bool) -> Callable[..., Any]:
+    return _of_channels(functools.partial(_make_all, length, interpret), length)
+
+
+@functools.cache
+def _pulled(length: int, interpret: bool) -> Callable[..., Any]:
+    return _of_channels(functools.partial(_sum_all, interpret), length)
+
+
+def _of_channels(function: Callable[..., Any], length: int) -> Callable[..., Any]:
+    """The function, to which an axis that `jax.vmap` adds is more channels, as long as they can be counted."""
+    run = jax.custom_batching.custom_vmap(function)
+
+    @run.def_vmap
+    def _(size, batched, *given):
+        channels = merged(size, batched, given)
+        if _numbers(channels[0], length) < NUMBERED:
+            found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), run(*channels))
+        else:
+            found = jax.lax.map(lambda each: run(*each), [x.reshape(size, -1, *x.shape[1:]) for x in channels])
+        return found, jax.tree.map(lambda _: True, found)
+
+    return run
+
+
+def _make_all(length: int, interpret: bool, w: Array, x: Array) -> Array:
+    shape = _shape(w, length, SIDES)
+    out = [jax.ShapeDtypeStruct((shape.channels * length,), w.real.dtype)]
+    (found,) = _call(_make, shape, shape.channels * shape.groups, _parts(w, x), out, interpret)
+    return found.reshape(shape.channels, length)
+
+
+def _sum_all(interpret: bool, w: Array, x: Array, g: Array) -> tuple[Array, Array]:
+    shape = _shape(w, g.shape[1], SIDES_BACK)
+    programs = shape.channels * shape.groups
+    out = [jax.ShapeDtypeStruct((programs * shape.n,), g.dtype)] * 4
+    parts = _call(_sum, shape, programs * shape.turns, [*_parts(w, x)[2:], g.reshape(-1)], out, interpret)
+    sums = [jnp.sum(p.reshape(shape.channels, shape.groups, shape.n), 1) for p in parts]
     return 2 * jax.lax.complex(*sums[:2]), 2 * w * jax.lax.complex(*sums[2:])
 
 
-def _shape(w: Array, length: int, fine: int, most: int) -> _Shape:
+def _shape(w: Array, length: int, sides: tuple[int, int]) -> _Shape:
     channels, n = w.shape
-    coarse = min(max(power(-(-length // fine)), 16), fine)
-    return _Shape(channels, n, length, coarse, fine, -(-length // (coarse * fine)), min(max(power(n), 16), most))
+    rows, fine = sides
+    if length <= rows * fine // 2:
+        fine //= 2
+    coarse = min(max(power(-(-length // fine)), 16), rows)
+    tiles = -(-length // (coarse * fine))
+    groups = min(max(-(-PROGRAMS // channels), -(-tiles // LAPS)), tiles)
+    laps = -(-tiles // groups)
+    return _Shape(channels, n, length, coarse, fine, laps, -(-tiles // laps), min(max(power(n), 16), POLES))
 
 
 def _parts(w: Array, x: Array) -> list[Array]:
     return [part.reshape(-1) for part in (w.real, w.imag, x.real, *turns(x.imag))]
 
 
-def _call(kernel, shape: _Shape, given: list[Array], outs: list, interpret: bool) -> list[Array]:
+def _call(kernel, shape: _Shape, programs: int, given: list[Array], outs: list, interpret: bool) -> list[Array]:
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton as plgpu
 
     return pl.pallas_call(
         functools.partial(kernel, shape=shape, interpret=interpret),
-        grid=(shape.channels * shape.tiles,),
+        grid=(programs,),
         out_shape=outs,
-        compiler_params=plgpu.CompilerParams(num_warps=8 if shape.coarse * shape.fine > 4096 else 4, num_stages=1),
+        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
         interpret=interpret,
     )(*given)
 
 
-class _Tile:
-    """The steps of a program, `l0[s] + r`, and where they lie."""
+class _Steps:
+    """The steps of a program: tiles of rows, `first[s] + r`."""
 
-    def __init__(self, shape: _Shape):
-        from jax.experimental import pallas as pl
+    def __init__(self, shape: _Shape, program: Array):
+        self.shape, self.channel, self.group = shape, program // shape.groups, program % shape.groups
+        self.within = jnp.minimum(jnp.arange(shape.fine, dtype=jnp.int32), shape.length - 1)  # no power grows on
 
-        self.shape, self.program = shape, pl.program_id(0)
-        self.channel = self.program // shape.tiles
-        begin = (self.program % shape.tiles) * (shape.coarse * shape.fine)
-        first = begin + jnp.arange(shape.coarse, dtype=jnp.int32) * shape.fine
-        within = jnp.arange(shape.fine, dtype=jnp.int32)
-        l = first[:, None] + within[None, :]
-        self.at, self.there = self.channel * shape.length + l, l < shape.length
-        self.first, self.within = (jnp.minimum(at, shape.length - 1) for at in (first, within))  # none grows on
-
-    def poles(self, refs, turn: Array) -> tuple[Array, Array, list[Array]]:
+    def poles(self, refs, turn) -> tuple[Array, Array, list[Array]]:
         """Which numbers a turn holds, which of them there are, and their parts; 0 where there are none."""
         j = turn * self.shape.held + jnp.arange(self.shape.held, dtype=jnp.int32)
         real = j < self.shape.n
         return j, real, [load(ref, self.channel * self.shape.n + j, mask=real, other=0) for ref in refs]
 
-    @property
-    def count(self) -> int:
-        """Turns in which all numbers have been held."""
-        return -(-self.shape.n // self.shape.held)
+    def rows(self, lap) -> tuple[Array, Array, Array]:
+        """Where the rows of a tile begin, up to the last step; where its steps lie, and which of them there are."""
+        tile = self.group * self.shape.laps + lap
+        first = (tile * self.shape.coarse + jnp.arange(self.shape.coarse, dtype=jnp.int32)) * self.shape.fine
+        l = first[:, None] + jnp.arange(self.shape.fine, dtype=jnp.int32)[None, :]
+        return jnp.minimum(first, self.shape.length - 1), self.channel * self.shape.length + l, l < self.shape.length
 
 
-def _dot(a: Array, b: Array, interpret: bool) -> Array:
-    precision = Precision.HIGHEST if interpret else DotAlgorithmPreset.TF32_TF32_F32_X3
-    return jax.lax.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+class _Split(NamedTuple):
+    """A number as a sum of two of 11 digits: what tensor cores multiply exactly."""
+
+    high: Array
+    low: Array
+
+    @classmethod
+    def of(cls, x: Array) -> "_Split":
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + jnp.uint32(0x1000)
+        high = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFFE000), jnp.float32)
+        return cls(high, x - high)
+
+
+def _dot(a: _Split, b: _Split, found: Array, interpret: bool) -> Array:
+    """`found + a b`, but for `2^-22` of the products."""
+    precision = Precision.HIGHEST if interpret else DotAlgorithmPreset.TF32_TF32_F32
+    for one, other in ((a.low, b.high), (a.high, b.low), (a.high, b.high)):
+        found = found + jax.lax.dot(one, other, precision=precision, preferred_element_type=jnp.float32)
+    return found
 
 
 def _make(*refs, shape: _Shape, interpret: bool) -> None:
+    from jax.experimental import pallas as pl
+
     *given, out = refs
-    tile = _Tile(shape)
+    steps = _Steps(shape, pl.program_id(0))
 
-    def turn(i, found):
-        _, _, (wr, wi, *x) = tile.poles(given, i)
-        cr, ci = cisoid(tile.first[:, None], *(part[None, :] for part in x))
-        fr, fi = cisoid(tile.within[None, :], *(part[:, None] for part in x))
-        ur, ui = wr[None, :] * cr - wi[None, :] * ci, wr[None, :] * ci + wi[None, :] * cr
-        return found + _dot(2 * ur, fr, interpret) + _dot(-2 * ui, fi, interpret)
+    def tables(turn):
+        _, _, (wr, wi, *x) = steps.poles(given, turn)
+        fine = cisoid(steps.within[None, :], *(part[:, None] for part in x))
+        return wr, wi, x, [_Split.of(part) for part in fine]
 
-    found = jax.lax.fori_loop(0, tile.count, turn, jnp.zeros((shape.coarse, shape.fine), jnp.float32))
-    store(out, tile.at, found, mask=tile.there)
+    held = tables(0) if shape.turns == 1 else None
+
+    def lap(i, carry):
+        first, at, there = steps.rows(i)
+
+        def turn(k, found):
+            wr, wi, x, (fr, fi) = held or tables(k)
+            cr, ci = cisoid(first[:, None], *(part[None, :] for part in x))
+            ur, ui = wr[None, :] * cr - wi[None, :] * ci, wr[None, :] * ci + wi[None, :] * cr
+            return _dot(_Split.of(-2 * ui), fi, _dot(_Split.of(2 * ur), fr, found, interpret), interpret)
+
+        found = jnp.zeros((shape.coarse, shape.fine), jnp.float32)
+        found = turn(0, found) if held else jax.lax.fori_loop(0, shape.turns, turn, found)
+        store(out, at, found, mask=there)
+        return carry
+
+    jax.lax.fori_loop(0, shape.laps, lap, jnp.zeros((), jnp.int32))
 
 
 def _sum(*refs, shape: _Shape, interpret: bool) -> None:
-    _, _, *x, g, out_0, out_1, out_2, out_3 = refs
-    tile = _Tile(shape)
-    G = load(g, tile.at, mask=tile.there, other=0)
-    first, later = tile.first[:, None].astype(G.dtype), G * tile.within[None, :].astype(G.dtype)
+    from jax.experimental import pallas as pl
 
-    def turn(i, carry):
-        j, real, parts = tile.poles(x, i)
-        cr, ci = cisoid(tile.first[:, None], *(part[None, :] for part in parts))
-        fr, fi = cisoid(tile.within[:, None], *(part[None, :] for part in parts))
-        Pr, Pi = _dot(G, fr, interpret), _dot(G, fi, interpret)
-        Qr, Qi = _dot(later, fr, interpret), _dot(later, fi, interpret)
-        Qr, Qi = Qr + first * Pr, Qi + first * Pi
-        found = (cr * Pr - ci * Pi, cr * Pi + ci * Pr, cr * Qr - ci * Qi, cr * Qi + ci * Qr)
-        for out, each in zip((out_0, out_1, out_2, out_3), found, strict=True):
-            store(out, tile.program * shape.n + j, jnp.sum(each, 0), mask=real)
-        return carry
+    *given, g, out_0, out_1, out_2, out_3 = refs
+    program = pl.program_id(0)
+    steps = _Steps(shape, program // shape.turns)
+    j, real, x = steps.poles(given, program % shape.turns)
+    x = [part[:, None] for part in x]
 
-    jax.lax.fori_loop(0, tile.count, turn, jnp.zeros((), jnp.int32))
+    def lap(i, sums):
+        first, at, there = steps.rows(i)
+        G = _Split.of(load(g, at, mask=there, other=0))
+        cr, ci = cisoid(first[None, :], *x)
+        l = first[None, :].astype(jnp.float32)
+        return [_dot(_Split.of(c), G, s, interpret) for c, s in zip((cr, ci, l * cr, l * ci), sums, strict=True)]
+
+    zeros = jnp.zeros((shape.held, shape.fine), jnp.float32)
+    Pr, Pi, Qr, Qi = jax.lax.fori_loop(0, shape.laps, lap, [zeros] * 4)
+    fr, fi = cisoid(steps.within[None, :], *x)
+    r = steps.within[None, :].astype(jnp.float32)
+    Qr, Qi = Qr + r * Pr, Qi + r * Pi
+    found = (fr * Pr - fi * Pi, fr * Pi + fi * Pr, fr * Qr - fi * Qi, fr * Qi + fi * Qr)
+    for out, each in zip((out_0, out_1, out_2, out_3), found, strict=True):
+        store(out, (program // shape.turns) * shape.n + j, jnp.sum(each, 1), mask=real)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Inexact
 
 from dsrecon.kernels.accelerated import dense
 from dsrecon.kernels.accelerated.lookback import Cut, call
+from dsrecon.kernels.accelerated.memory import merged
 
 COUNTED = 2**31
 """Numbers that an array of a kernel may have: they are counted in 32 bits."""
@@ -139,18 +140,10 @@ def _batched(reverse: bool, adjoint: bool, interpret: bool) -> Callable[[Array, 
 
     @run.def_vmap
     def _(size, batched, *given):
-        merged = run(*_merged(size, batched, given))
-        return merged.reshape(size, -1, *merged.shape[1:]), True
+        h = run(*merged(size, batched, given))
+        return h.reshape(size, -1, *h.shape[1:]), True
 
     return run
-
-
-def _merged(size: int, batched, given) -> list[Array]:
-    """A mapped axis and that of the sequences as one."""
-    whole = [
-        x if there else jnp.broadcast_to(x[None], (size, *x.shape)) for x, there in zip(given, batched, strict=True)
-    ]
-    return [x.reshape(-1, *x.shape[2:]) for x in whole]
 
 
 def _components(a: Array, b: Array) -> tuple[Array, Array]:
