@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dsrecon import RESULTS, Forced, Forcing, IdentityReadout, Newton, Sequential, Shooting, evolve
+from dsrecon import RESULTS, Forced, Forcing, IdentityReadout, Newton, Restart, Restarted, Sequential, Shooting, evolve
 from dsrecon.models import ALRNN, GRU, ParaGRU, ParaLSTM, ShallowPLRNN
 from dsrecon.newton.shooting import MEMBERS, _liked
 from dsrecon.systems import Lozi, MapCell
@@ -123,9 +123,26 @@ def test_a_run_that_overflows_is_not_run_again_for_every_block():
     np.testing.assert_array_equal(run.stats["first_nonfinite"], wanted.stats["first_nonfinite"])
     np.testing.assert_array_equal(run.result == RESULTS.diverged, [True, False])
     np.testing.assert_array_equal(run.result == RESULTS.successful, [False, True])
-    assert run.stats["iterations"][0] <= 3
-    first = int(wanted.stats["first_nonfinite"][0])
-    np.testing.assert_allclose(run.zs[0, :first], wanted.zs[0, :first], rtol=1e-12)
+    assert run.stats["iterations"][0] <= 4 and (run.stats["first_inexact"] == 300).all()
+    np.testing.assert_allclose(run.zs, wanted.zs, rtol=1e-12)
+
+
+def test_trials_after_one_that_diverged_are_the_loops():
+    """Infinite and NaN where the loop is, in one unit of two, and a trial that begins anew is found."""
+    new = jnp.arange(480) % 160 == 0
+    start = jnp.stack([jnp.where(jnp.arange(480) < 200, 1.5, 0.9), jnp.full(480, 0.4)], -1)
+
+    def step(z):
+        grown = jnp.where(z[0] > 1.2, z[0] ** 2, 0.5 * z[0])
+        return jnp.stack([jnp.where(jnp.isinf(z[0]), jnp.nan, grown), 0.5 * jnp.sin(z[1])])
+
+    cell = Restarted(MapCell(step, 2))
+    loop, run = (
+        evolve(cell, jnp.ones(2), Restart(new, start), solver=by, throw=False) for by in (Sequential(), Shooting(24, 4))
+    )
+    assert np.isinf(loop.zs).any() and np.isnan(loop.zs[:320]).any() and np.isfinite(loop.zs[320:]).all()
+    np.testing.assert_allclose(run.zs, loop.zs, rtol=1e-9, atol=1e-9)
+    assert run.result == RESULTS.diverged and run.stats["first_inexact"] == 480 and run.stats["iterations"] <= 8
 
 
 @pytest.mark.parametrize(

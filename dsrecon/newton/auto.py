@@ -46,9 +46,9 @@ class Auto(AbstractSolver):
 
     Whether a cell forgets where it began no shape tells. Blocks that do not meet are run again until they do (once a
     block at the most), if that takes no more than twice the time of the loop, by the model; else for the time of the
-    loop, after which the loop makes the run, and its gradient too; so it does with what diverges. So the result is that
-    of `Sequential`, or its blocks meet to the tolerances, and it never takes much more than twice the time. Newton's
-    iteration is not among the choices: nowhere in what was measured was it faster than blocks.
+    loop, after which the loop makes the run, and its gradient too. So the result is that of `Sequential`, or its blocks
+    meet to the tolerances, and it never takes much more than twice the time. Newton's iteration is not among the
+    choices: nowhere in what was measured was it faster than blocks.
 
     A `jax.vmap` around the run is not seen: give the batch to `evolve`. Half precision is run by the loop, unless both
     tolerances are given. Blocks run the cell from guessed states too: a print or a check inside of it sees those.

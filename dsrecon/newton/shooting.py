@@ -47,8 +47,8 @@ class Shooting(AbstractSolver):
 
     It has converged when at every beginning of a block and every unit `|begun - ended| <= atol + rtol |ended|`, with
     `ended` the last state of the block before. Inside of blocks steps follow one another exactly. What is left open
-    between blocks may add up along a cell that forgets slowly, and grows within a block where the cell expands. Of a
-    run that diverges the states from the first one on that is not finite may not be the loop's.
+    between blocks may add up along a cell that forgets slowly, and grows within a block where the cell expands. A run
+    that diverges converges too: what is not finite must be the same on both sides, NaN or infinite.
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
     way: blocks at once, from a washout behind each, again until they meet, however many times that takes (where they
@@ -194,26 +194,37 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         """Where every block ought to begin: where the run does, and where the blocks before have ended."""
         return jnp.concatenate([z0[:, None], zs[:, :-1, -1]], axis=1)
 
-    def made(starts: Array) -> tuple[Array, Array, Array]:
-        """The blocks from `starts`; how far they are from meeting, in tolerances, `[b, blocks]`; and whether it pays to
-        run them again, `[b]`: not where the blocks that are right end in a state that is not finite."""
+    def made(starts: Array) -> tuple[Array, Array]:
+        """The blocks from `starts`, and how far they are from meeting, in tolerances, `[b, blocks]`."""
         zs = run(starts, along, plan.length)
         wanted = following(zs)
         atol = least * (scale_of(wanted) if solver.atol is None else 1)
-        wrong = jnp.max(jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted)), axis=-1)
-        first = jnp.argmin(wrong <= 1, axis=-1)
-        finite = jnp.all(jnp.isfinite(wanted[jnp.arange(size), first]), axis=-1)
-        return zs, wrong, finite & ~jnp.all(wrong <= 1, axis=-1)
+        wrong = jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted))
+        same = (starts == wanted) | (jnp.isnan(starts) & jnp.isnan(wanted))
+        wrong = jnp.where(same, 0, jnp.where(jnp.isnan(wrong), jnp.inf, wrong))
+        return zs, jnp.max(wrong, axis=-1)
+
+    def again(wrong: Array) -> Array:
+        return jnp.any(wrong > 1, axis=-1)
+
+    def next_starts(zs: Array, wrong: Array) -> Array:
+        """Where every block begins next: where it ought to. But what is not finite mostly stays so: from where the
+        first that is wrong begins so on, all do; and if it begins finite, none behind it does, but as at first."""
+        wanted, first = following(zs), jnp.argmax(wrong > 1, axis=-1)
+        at = wanted[jnp.arange(size), first][:, None]
+        behind = again(wrong)[:, None] & (jnp.arange(plan.blocks)[None] > first[:, None])
+        instead = jnp.where(jnp.isfinite(at), jnp.where(jnp.isfinite(wanted), wanted, at_first), at)
+        return jnp.where(behind[..., None], instead, wanted)
 
     def turn(carry):
-        (zs, _, again), taken, times = carry
-        return made(following(zs)), taken + jnp.where(again, 1, 0), times + 1
+        (zs, wrong), taken, times = carry
+        return made(next_starts(zs, wrong)), taken + jnp.where(again(wrong), 1, 0), times + 1
 
     def wanting(carry):
-        (_, _, again), _, times = carry
-        return jnp.any(again) & (times < solver.max_iterations)
+        (_, wrong), _, times = carry
+        return jnp.any(again(wrong)) & (times < solver.max_iterations)
 
-    starts = z0[:, None]
+    at_first = z0[:, None]
     if plan.blocks > 1:
         if guess is None:
             guess = jax.vmap(lambda z0, s: first_guess(solver.guess, cell, z0, s, plan.steps))(z0, inputs)
@@ -223,8 +234,8 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
             warmed = run(before[:, :-1, plan.length - plan.washout], last, plan.washout)[:, :, -1]
         else:
             warmed = before[:, 1:, 0]
-        starts = jnp.concatenate([starts, warmed], axis=1)
-    (zs, wrong, _), taken, _ = jax.lax.while_loop(wanting, turn, (made(starts), jnp.ones(size, int), jnp.ones((), int)))
+        at_first = jnp.concatenate([at_first, warmed], axis=1)
+    (zs, wrong), taken, _ = jax.lax.while_loop(wanting, turn, (made(at_first), jnp.ones(size, int), jnp.ones((), int)))
     good = wrong <= 1
     exact = jnp.all(good, axis=-1)
     stats = {
