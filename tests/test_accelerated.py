@@ -3,6 +3,7 @@
 Those marked `gpu` run the same laws on the hardware.
 """
 
+import functools
 import itertools
 
 import equinox as eqx
@@ -696,6 +697,28 @@ def test_sums_of_powers_in_one_kernel(n, length, fastest, programs, monkeypatch)
     given, wanted = powers_and_what_they_are(n, length, fastest)
     for engine in ("products", "interpreted"):
         check_powers(engine, given, wanted)
+
+
+def test_gradients_of_gradients_of_sums_of_powers():
+    w, x = (jax.lax.complex(*jax.random.normal(jax.random.key(i), (2, 2, 3), jnp.float32)) for i in range(2))
+
+    def penalty(engine, t):
+        def energy(t):
+            v = jax.lax.complex(t, jnp.zeros_like(t))
+            return jnp.mean(vandermonde_product(v * w, v * (x - 0.5) / 9, 50, engine=engine) ** 2)
+
+        return energy(t) + jax.grad(energy)(t) ** 2
+
+    found, wanted = (jax.grad(functools.partial(penalty, e))(jnp.float32(0.7)) for e in ("interpreted", "products"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(functools.partial(penalty, "interpreted"), (jnp.float32(0.7),), (jnp.float32(1),))
+
+
+def test_sums_of_powers_of_no_models():
+    w = jnp.zeros((0, 2, 3), jnp.complex64)
+    found, back = jax.vjp(jax.vmap(lambda w: vandermonde_product(w, w, 50, engine="interpreted")), w)
+    assert found.shape == (0, 2, 50) and back(found)[0].shape == w.shape
 
 
 @pytest.mark.parametrize("engine", ["products", "interpreted"])

@@ -145,6 +145,70 @@ def test_trials_after_one_that_diverged_are_the_loops():
     assert run.result == RESULTS.diverged and run.stats["first_inexact"] == 480 and run.stats["iterations"] <= 8
 
 
+@pytest.mark.parametrize("finish", ["report", "sequential"])
+def test_gradients_of_trials_beside_one_that_diverged_are_the_loops(finish):
+    """A diverging trial is as large as numbers go: it does not decide how exact the costates of the others are."""
+    new = jnp.arange(480) % 160 == 0
+    start = jnp.where(jnp.arange(480)[:, None] // 160 == 1, 10.0, 0.3)
+    s = 0.01 * jax.random.normal(jax.random.key(0), (480, 1))
+    kept = (jnp.arange(480) < 160) | (jnp.arange(480) >= 320)
+    cell = Restarted(MapCell(lambda z, s: jnp.where(jnp.abs(z) > 5, z**1.2, 0.999 * z) + s, 1))
+
+    def slopes(solver):
+        def number(s, start):
+            run = evolve(cell, jnp.ones(1), Restart(new, start, s), solver=solver, throw=False)
+            return jnp.sum(jnp.where(kept[:, None], run.zs, 0)), run.result
+
+        (_, result), found = jax.value_and_grad(number, (0, 1), has_aux=True)(s, start)
+        assert result == RESULTS.diverged
+        return found
+
+    for x, y in zip(slopes(Shooting(24, 4, finish=finish)), slopes(Sequential()), strict=True):
+        assert float(jnp.abs(y[kept]).max()) > 1
+        np.testing.assert_allclose(x[kept], y[kept], rtol=1e-8)
+
+
+def test_many_trials_that_diverge():
+    step = jnp.arange(2400)
+    start = jnp.where((step // 40) % 2 == 0, 1.5, 0.9)[:, None]
+    cell = Restarted(MapCell(lambda z: jnp.where(z > 1.2, z**2, 0.5 * z), 1))
+    loop, run = (
+        evolve(cell, jnp.ones(1), Restart(step % 40 == 0, start), solver=by, throw=False)
+        for by in (Sequential(), Shooting(120, 4))
+    )
+    np.testing.assert_allclose(run.zs, loop.zs, rtol=1e-9, atol=1e-9)
+    assert run.stats["first_inexact"] == 2400 and run.stats["iterations"] <= 20
+
+
+def test_a_run_that_may_yet_not_diverge_is_not_called_so():
+    henon = MapCell(lambda z: jnp.stack([1 - 1.4 * z[0] ** 2 + z[1], 0.3 * z[0]]), 2)
+    solver, far = Shooting(24, 4, max_iterations=3), jnp.full((480, 2), 3.0)
+    run = evolve(henon, jnp.array([0.1, 0.1]), steps=480, guess=far, solver=solver, throw=False)
+    assert run.stats["first_nonfinite"] < 480 and run.result == RESULTS.not_converged
+
+
+def test_infinity_that_changes_its_sign_is_left_after_some_iterations():
+    cell = MapCell(lambda z: jnp.where(jnp.abs(z) > 1.2, -(z**3), 0.5 * z), 1)
+    run = evolve(cell, jnp.array([[1.5], [0.5]]), steps=1440, solver=Shooting(96, 4), throw=False)
+    np.testing.assert_array_equal(run.result == RESULTS.diverged, [True, False])
+    np.testing.assert_array_equal(run.stats["first_inexact"] < 1440, [True, False])
+    assert run.stats["iterations"].max() < 12
+
+
+def test_a_guess_of_nothing_and_a_batch_of_none():
+    cell = ALRNN(3, 1, key=KEY)
+    cell = eqx.tree_at(lambda c: c.A, cell, cell.A / 2)
+    guess = jnp.full((240, 3), jnp.nan)
+    run = evolve(cell, jnp.ones(3), steps=240, guess=guess, solver=Shooting(24))
+    np.testing.assert_allclose(run.zs, evolve(cell, jnp.ones(3), steps=240).zs, atol=1e-8)
+    assert run.stats["iterations"] <= 8
+    for solver in (Shooting(), Shooting(4)):
+        run = evolve(cell, jnp.ones((0, 3)), steps=30, solver=solver)
+        assert run.zs.shape == (0, 30, 3) and run.stats["iterations"].shape == (0,)
+        total = eqx.filter_grad(lambda cell, by: evolve(cell, jnp.ones((0, 3)), steps=30, solver=by).zs.sum())
+        assert not any(jnp.any(x) for x in jax.tree.leaves(total(cell, solver)))
+
+
 @pytest.mark.parametrize(
     "make",
     [

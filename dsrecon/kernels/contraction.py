@@ -83,9 +83,9 @@ def pullback(
 def in_pieces(piece: Callable, step: Step, zs: Array, inputs: Inputs, ls: Array) -> tuple[Any, Array, Any]:
     """`piece(step, zs, inputs, ls)`, a pullback, of as many rows at once as stay in a CPU's cache."""
     n, size = len(ls), rows_at_once(step, ls)
-    count = n // size
     if size == n:
         return piece(step, zs, inputs, ls)
+    count = n // size
     whole = count * size
 
     def add(total, rows):

@@ -26,8 +26,12 @@ def vandermonde_product(
 
     **Arguments:** `w`: weights; `x`: logarithms of the numbers; `length`: number of powers, at least 1. `engine`:
     `"products"`, as above; `"pallas"`: the same in one kernel on an NVIDIA GPU, tables in registers, single precision
-    and reverse mode alone (JAX refuses forward mode with a `TypeError`; the products have all derivatives);
-    `"interpreted"`: that kernel on any platform, slow: for tests; `"auto"`: the kernel where it serves.
+    and reverse mode alone (JAX refuses forward mode with a `TypeError`; gradients of gradients are those of the
+    products); `"interpreted"`: that kernel on any platform, slow: for tests; `"auto"`: the kernel where it serves.
+
+    Where powers come near the largest number of single precision (`length |exp(length x)|` above 1e38) the kernel gives
+    NaN for gradients, and NaN for a result that is infinite; numbers below 1e-30 lose digits in it. Arrays that were
+    put on another device than JAX's default one, and `jax.shard_map` with `check_vma`, want `"products"`.
 
     **Raises:** `ValueError` for a length below 1, shapes that differ, an unknown engine, and for `"pallas"` where it
     cannot serve; it says why.
@@ -40,6 +44,10 @@ def vandermonde_product(
         raise ValueError(f"w and x must both be [channel, number]: got {list(w.shape)} and {list(x.shape)}.")
     if _one_kernel(w, x, length, engine):
         return _in_one_kernel(length, engine == "interpreted", w, x)
+    return _products(length, w, x)
+
+
+def _products(length: int, w: Array, x: Array) -> Array:
     inner = max(math.isqrt(length), 1)
     outer = -(-length // inner)
     fine_re, fine_im = _powers(x.real, x.imag, inner, 1)  # [h, r, n]
@@ -78,13 +86,32 @@ def _in_one_kernel_fwd(length: int, interpret: bool, w: Array, x: Array):
     return _in_one_kernel(length, interpret, w, x), (w, x)
 
 
-def _in_one_kernel_bwd(length: int, interpret: bool, given: tuple[Array, Array], g: Array):
-    from dsrecon.kernels.accelerated.powers import pulled
-
-    return pulled(*given, g, interpret=interpret)
+def _in_one_kernel_bwd(length: int, interpret: bool, given: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    return _pulled(length, interpret, *given, g)  # pyright: ignore[reportReturnType]
 
 
 _in_one_kernel.defvjp(_in_one_kernel_fwd, _in_one_kernel_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pulled(length: int, interpret: bool, w: Array, x: Array, g: Array) -> tuple[Array, Array]:
+    from dsrecon.kernels.accelerated.powers import pulled
+
+    return pulled(w, x, g, interpret=interpret)
+
+
+def _pulled_fwd(length: int, interpret: bool, w: Array, x: Array, g: Array):
+    return _pulled(length, interpret, w, x, g), (w, x, g)
+
+
+def _pulled_bwd(length: int, interpret: bool, given: tuple[Array, Array, Array], bars: tuple[Array, Array]):
+    def by_products(w: Array, x: Array, g: Array):
+        return jax.vjp(functools.partial(_products, length), w, x)[1](g)
+
+    return jax.vjp(by_products, *given)[1](bars)
+
+
+_pulled.defvjp(_pulled_fwd, _pulled_bwd)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

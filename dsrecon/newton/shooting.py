@@ -27,6 +27,10 @@ SHARE, WASHOUT = 16, 128
 """Steps of a block to one of a washout, and those of a washout at least, where a block has them. An error of single
 precision dies out in 128 steps that forget a tenth each."""
 
+SPREADS, PATIENCE = 4, 8
+"""Of the iterations in which the first wrong block of a run begins not finite: after how many those behind it are left
+to find that out one after another, and after how many the run is left as it is."""
+
 PROGRAMS, LANES, MEMBERS = 2048, 32, 16
 """Loops that keep a GPU busy, a loop being a small state or so many units that do not meet; runs of a batch that a CPU
 takes at once."""
@@ -47,14 +51,16 @@ class Shooting(AbstractSolver):
 
     It has converged when at every beginning of a block and every unit `|begun - ended| <= atol + rtol |ended|`, with
     `ended` the last state of the block before. Inside of blocks steps follow one another exactly. What is left open
-    between blocks may add up along a cell that forgets slowly, and grows within a block where the cell expands. A run
-    that diverges converges too: what is not finite must be the same on both sides, NaN or infinite.
+    between blocks may add up along a cell that forgets slowly, and grows within a block where the cell expands. What is
+    not finite meets what is the same, NaN or infinite of a sign; a run whose first wrong block begins so is left as it
+    is after 8 such iterations (`diverged`, and `first_inexact` before its end). One unit that is far smaller than the
+    others, and grows, is lost in an `atol` that is not of its size.
 
     Gradients (reverse mode) are those of the run. What goes back is a run too, of the costates, and is found the same
     way: blocks at once, from a washout behind each, again until they meet, however many times that takes (where they
-    are not finite, no longer). They meet to `rtol` times the largest costate between blocks, or the largest gradient by
-    a state within a washout of an end of a block, whichever is larger. They are right when the run has converged. The
-    guess has no gradient, and neither have the statistics.
+    are not finite, 8). They meet to `rtol` times the largest costate between blocks, or the largest gradient by a state
+    within a washout of an end of a block, whichever is larger (of each block, where some are not finite). They are
+    right when the run has converged. The guess has no gradient, and neither have the statistics.
 
     **Arguments:**
 
@@ -145,6 +151,7 @@ class _Plan(NamedTuple):
 def _plan(solver: Shooting, cell: AbstractCell, z0: Array, inputs: Inputs, steps: int) -> _Plan:
     units = separate_units(cell, z0, inputs, solver.engine)
     blocks = _liked(z0, steps, units) if solver.blocks is None else min(solver.blocks, steps)
+    blocks = blocks if len(z0) else 1
     length, washout = cut_up(steps, blocks, solver.washout)
     fused = serves(cell, z0, inputs, engine=solver.engine, units=units)
     back = fused and units is not None and pulls(cell, z0, inputs, units, rows=len(z0) * blocks)
@@ -160,7 +167,8 @@ def cut_up(steps: int, blocks: int, washout: int | None = None) -> tuple[int, in
 def _liked(z0: Array, steps: int, units: int | None) -> int:
     """How many blocks the platform likes; of those near to that a number that leaves no steps over, if there is one."""
     loops = 1 if units is None else -(-units // LANES)
-    most = PROGRAMS // (len(z0) * loops) if nvidia() else MEMBERS // len(z0)
+    runs = max(len(z0), 1)
+    most = PROGRAMS // (runs * loops) if nvidia() else MEMBERS // runs
     most = max(1, min(most, steps // LEAST))
     return even(steps, most)
 
@@ -177,6 +185,51 @@ def scale_of(states: Array) -> Array:
     return jnp.where(size > 0, jnp.minimum(size, 1), 1)
 
 
+def _apart(begun: Array, wanted: Array, allowed: Array) -> Array:
+    """How far blocks are from meeting, the worst of their units `[b, blocks]`; infinite and NaN meet themselves."""
+    wrong = jnp.abs(begun - wanted) / allowed
+    same = (begun == wanted) | (jnp.isnan(begun) & jnp.isnan(wanted))
+    return jnp.max(jnp.where(same, 0, jnp.where(jnp.isnan(wrong), jnp.inf, wrong)), axis=-1)
+
+
+def _first_wrong(wanted: Array, wrong: Array) -> tuple[Array, Array]:
+    """The first block of every run that does not meet, 0 where all do, and where it ought to begin `[b, m]`."""
+    first = jnp.argmax(wrong > 1, axis=-1)
+    return first, jnp.take_along_axis(wanted, first[:, None, None], axis=1)[:, 0]
+
+
+class _Front(NamedTuple):
+    """Of every run `[b]`: iterations in which its first wrong block began not finite, and whether the last one had all
+    behind it begin so."""
+
+    lost: Array
+    spread: Array
+
+    @classmethod
+    def of(cls, runs: int) -> "_Front":
+        return cls(jnp.zeros(runs, int), jnp.zeros(runs, bool))
+
+    def again(self, wanted: Array, wrong: Array) -> Array:
+        """Whether a run needs its blocks once more, and it pays: not for ever where they begin not finite."""
+        at = _first_wrong(wanted, wrong)[1]
+        return jnp.any(wrong > 1, axis=-1) & (jnp.all(jnp.isfinite(at), axis=-1) | (self.lost < PATIENCE))
+
+    def onward(self, wanted: Array, wrong: Array, at_first: Array) -> tuple[Array, "_Front"]:
+        """Where blocks begin next: where they ought to, by those before them.
+
+        But what is not finite mostly stays so: where the first block that is wrong begins so, all behind it do, some
+        times; and where it then does not, what is not finite behind it begins as in the beginning.
+        """
+        first, at = _first_wrong(wanted, wrong)
+        needed, finite = jnp.any(wrong > 1, axis=-1), jnp.all(jnp.isfinite(at), axis=-1)
+        lost = needed & ~finite
+        spread = lost & (self.lost < SPREADS)
+        at, behind = at[:, None], jnp.arange(wrong.shape[1])[None] > first[:, None]
+        instead = jnp.where(jnp.isfinite(at), jnp.where(jnp.isfinite(wanted), wanted, at_first), at)
+        chosen = behind & (spread | (needed & finite & self.spread))[:, None]
+        return jnp.where(chosen[..., None], instead, wanted), _Front(self.lost + jnp.where(lost, 1, 0), spread)
+
+
 @eqx.filter_custom_vjp
 def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> tuple[Array, dict[str, Array]]:
     """States `[b, t, m]` and what is said of them `[b]`, with `exact`: whether the blocks meet."""
@@ -186,9 +239,10 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
 
     def run(starts: Array, inputs: Inputs, steps: int) -> Array:
         """Runs `[b, k, steps, m]` from `starts` `[b, k, m]` along leaves `[b, k, steps, ...]`."""
-        starts, inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (starts, inputs))
+        count = starts.shape[1]
+        starts, inputs = jax.tree.map(lambda x: x.reshape(size * count, *x.shape[2:]), (starts, inputs))
         zs = recurrence(cell, starts, inputs, steps=steps, engine=solver.engine, units=plan.units, batch_first=True)
-        return zs.reshape(size, -1, *zs.shape[1:])
+        return zs.reshape(size, count, *zs.shape[1:])
 
     def following(zs: Array) -> Array:
         """Where every block ought to begin: where the run does, and where the blocks before have ended."""
@@ -199,43 +253,32 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         zs = run(starts, along, plan.length)
         wanted = following(zs)
         atol = least * (scale_of(wanted) if solver.atol is None else 1)
-        wrong = jnp.abs(starts - wanted) / (atol + rtol * jnp.abs(wanted))
-        same = (starts == wanted) | (jnp.isnan(starts) & jnp.isnan(wanted))
-        wrong = jnp.where(same, 0, jnp.where(jnp.isnan(wrong), jnp.inf, wrong))
-        return zs, jnp.max(wrong, axis=-1)
-
-    def again(wrong: Array) -> Array:
-        return jnp.any(wrong > 1, axis=-1)
-
-    def next_starts(zs: Array, wrong: Array) -> Array:
-        """Where every block begins next: where it ought to. But what is not finite mostly stays so: from where the
-        first that is wrong begins so on, all do; and if it begins finite, none behind it does, but as at first."""
-        wanted, first = following(zs), jnp.argmax(wrong > 1, axis=-1)
-        at = wanted[jnp.arange(size), first][:, None]
-        behind = again(wrong)[:, None] & (jnp.arange(plan.blocks)[None] > first[:, None])
-        instead = jnp.where(jnp.isfinite(at), jnp.where(jnp.isfinite(wanted), wanted, at_first), at)
-        return jnp.where(behind[..., None], instead, wanted)
+        return zs, _apart(starts, wanted, atol + rtol * jnp.abs(wanted))
 
     def turn(carry):
-        (zs, wrong), taken, times = carry
-        return made(next_starts(zs, wrong)), taken + jnp.where(again(wrong), 1, 0), times + 1
+        (zs, wrong), front, taken, times = carry
+        wanted = following(zs)
+        starts, onward = front.onward(wanted, wrong, at_first)
+        return made(starts), onward, taken + jnp.where(front.again(wanted, wrong), 1, 0), times + 1
 
     def wanting(carry):
-        (_, wrong), _, times = carry
-        return jnp.any(again(wrong)) & (times < solver.max_iterations)
+        (zs, wrong), front, _, times = carry
+        return jnp.any(front.again(following(zs), wrong)) & (times < solver.max_iterations)
 
     at_first = z0[:, None]
     if plan.blocks > 1:
         if guess is None:
             guess = jax.vmap(lambda z0, s: first_guess(solver.guess, cell, z0, s, plan.steps))(z0, inputs)
-        before = plan.cut(preceding(z0, guess.astype(z0.dtype)))
+        guess = jnp.where(jnp.isfinite(guess), guess, z0[:, None]).astype(z0.dtype)
+        before = plan.cut(preceding(z0, guess))
         if plan.washout:
             last = jax.tree.map(lambda x: x[:, :-1, plan.length - plan.washout :], along)
             warmed = run(before[:, :-1, plan.length - plan.washout], last, plan.washout)[:, :, -1]
         else:
             warmed = before[:, 1:, 0]
         at_first = jnp.concatenate([at_first, warmed], axis=1)
-    (zs, wrong), taken, _ = jax.lax.while_loop(wanting, turn, (made(at_first), jnp.ones(size, int), jnp.ones((), int)))
+    begun = made(at_first), _Front.of(size), jnp.ones(size, int), jnp.ones((), int)
+    (zs, wrong), _, taken, _ = jax.lax.while_loop(wanting, turn, begun)
     good = wrong <= 1
     exact = jnp.all(good, axis=-1)
     stats = {
@@ -246,7 +289,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         "blocks": jnp.full(size, plan.blocks),
         "fused": jnp.full(size, plan.fused),
     }
-    zs = zs.reshape(size, plan.whole, -1)
+    zs = zs.reshape(size, plan.whole, zs.shape[-1])
     if plan.whole < plan.steps:
         left = jax.tree.map(lambda x: x[:, None, plan.whole :], inputs)
         rest = run(zs[:, -1:], left, plan.steps - plan.whole)
@@ -362,6 +405,11 @@ def _pulled_in_blocks(
     def flat(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
+    def largest(x: Array) -> Array:
+        """Of what is finite in a block: `[b, blocks, 1]`."""
+        size = jnp.abs(x).reshape(*x.shape[:2], -1)
+        return jnp.max(jnp.where(jnp.isfinite(size), size, 0), axis=2, keepdims=True)
+
     def leaving(back: _Backwards) -> Array:
         """What arrives at the end of every block `[b, blocks, m]`."""
         first = back.first.reshape(size, -1, units)
@@ -375,34 +423,39 @@ def _pulled_in_blocks(
         """What goes back where `ends` arrives, and how far the blocks are from meeting, in tolerances."""
         back = _back(solver, plan, cell, flat(starts), along, driven, g, flat(ends))
         wanted = leaving(back)
-        scale = jnp.maximum(beside, jnp.max(jnp.abs(wanted), axis=(1, 2)))
-        return back, jnp.max(jnp.abs(ends - wanted), axis=(1, 2)) / (rtol * jnp.where(scale > 0, scale, 1))
+        scale = jnp.maximum(beside, largest(wanted))
+        finite = jnp.all(jnp.isfinite(wanted), axis=(1, 2), keepdims=True)
+        scale = jnp.where(finite, jnp.max(scale, axis=1, keepdims=True), scale)  # else a trial that diverges decides
+        return back, _apart(ends, wanted, rtol * jnp.where(scale > 0, scale, 1))
+
+    def turned(back: _Backwards, wrong: Array) -> tuple[Array, Array]:
+        """Blocks from the last to the first, as they are found: where they ought to begin, and how far they are."""
+        return leaving(back)[:, ::-1], wrong[:, ::-1]
 
     def turn(carry):
-        (back, _), times = carry
-        return made(leaving(back)), times + 1
-
-    def apart(wrong: Array) -> Array:
-        return jnp.any(jnp.isfinite(wrong) & (wrong > 1))
+        (back, wrong), front, times = carry
+        later, front = front.onward(*turned(back, wrong), ends[:, ::-1])
+        return made(later[:, ::-1]), front, times + 1
 
     def wanting(carry):
-        (_, wrong), times = carry
-        return apart(wrong) & (times < most)
+        (back, wrong), front, times = carry
+        return jnp.any(front.again(*turned(back, wrong))) & (times < most)
 
-    ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), zs_bar
+    ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), blocks[2]
     if plan.washout:
         behind = jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)
-        near = jnp.stack([blocks[2][:, :, : plan.washout], blocks[2][:, :, plan.length - plan.washout :]])
-        near, last = jnp.moveaxis(near, 1, 0), _lie(plan, flat(behind))
+        near = jnp.concatenate([near[:, :, : plan.washout], near[:, :, plan.length - plan.washout :]], axis=2)
+        last = _lie(plan, flat(behind))
         ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
-    beside = jnp.max(jnp.abs(near).reshape(size, -1), axis=1)
-    (back, wrong), _ = jax.lax.while_loop(wanting, turn, (made(ends), jnp.ones((), int)))
+    beside = largest(near)
+    begun = made(ends), _Front.of(size), jnp.ones((), int)
+    (back, wrong), _, _ = jax.lax.while_loop(wanting, turn, begun)
     cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
     z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]
     found = cell_bar, z0_bar, jax.tree.map(lambda x: x.reshape(size, plan.whole, *x.shape[2:]), inputs_bar)
     if most == plan.blocks:
         return found
-    return anew_where(apart(wrong), lambda _: _pulled(solver, plan, cell, z0, states, inputs, zs_bar), found)
+    return anew_where(jnp.any(wrong > 1), lambda _: _pulled(solver, plan, cell, z0, states, inputs, zs_bar), found)
 
 
 def _kernel(solver: Shooting) -> str:

@@ -70,8 +70,10 @@ def ended(zs: Inexact[Array, "*b t m"], stats: dict[str, Array], finish: str) ->
     stats = jax.tree.map(jax.lax.stop_gradient, stats)
     stats["first_nonfinite"] = first_nonfinite(zs)
     ending = jax.vmap(_ending) if zs.ndim == 3 else _ending
-    finished = stats.pop("exact") if finish == "report" else jnp.ones_like(stats.pop("exact"))
-    return Trajectory(zs, ending(finished, stats["first_nonfinite"] == zs.shape[-2]), stats)
+    exact, nonfinite = stats.pop("exact"), stats["first_nonfinite"]
+    finished = exact if finish == "report" else jnp.ones_like(exact)
+    finite = (nonfinite == zs.shape[-2]) | (~finished & (nonfinite >= stats["first_inexact"]))  # of states that stand
+    return Trajectory(zs, ending(finished, finite), stats)
 
 
 def _ending(exact: Bool[Array, ""], finite: Bool[Array, ""]):

@@ -43,8 +43,8 @@ class AbstractParallel(AbstractSolver):
     **Arguments:**
 
     - `max_iterations`: at least 1.
-    - `rtol`, `atol`: the tolerances; `None` takes 1e-10 in double and 1e-5 in single precision. Where all states are far
-      below 1 (volts of a few microvolts) give an `atol` of their size, or any guess is near enough.
+    - `rtol`, `atol`: the tolerances; `None` takes 1e-10 in double and 1e-5 in single precision. Where all states are
+      far below 1 (volts of a few microvolts) give an `atol` of their size, or any guess is near enough.
     - `guess`: where to begin (`Held`, `Targets`, `Swept`, `CoarseToFine`); `None`: the targets of a `Forced` cell, else
       the start state held. A trajectory given to `evolve` is used instead.
     - `window`: steps solved at once. Windows follow one another and hand on their last state, so that memory is that

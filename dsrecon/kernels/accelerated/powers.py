@@ -109,7 +109,10 @@ def _of_channels(function: Callable[..., Any], length: int) -> Callable[..., Any
     @run.def_vmap
     def _(size, batched, *given):
         channels = merged(size, batched, given)
-        if _numbers(channels[0], length) < NUMBERED:
+        if not size:
+            one = [jnp.zeros(x.shape[there:], x.dtype) for x, there in zip(given, batched, strict=True)]
+            found = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), jax.eval_shape(function, *one))
+        elif _numbers(channels[0], length) < NUMBERED:
             found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), run(*channels))
         else:
             found = jax.lax.map(lambda each: run(*each), [x.reshape(size, -1, *x.shape[1:]) for x in channels])
@@ -185,7 +188,8 @@ class _Steps:
 
 
 class _Split(NamedTuple):
-    """A number as a sum of two of 11 digits: what tensor cores multiply exactly."""
+    """A number as a sum of one of 11 digits, which tensor cores multiply exactly, and one of 12, of which they see
+    11."""
 
     high: Array
     low: Array
