@@ -265,17 +265,19 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         (zs, wrong), front, _, times = carry
         return jnp.any(front.again(following(zs), wrong)) & (times < solver.max_iterations)
 
+    def usable(states: Array) -> Array:
+        return jnp.where(jnp.isfinite(states), states, z0[:, None])
+
     at_first = z0[:, None]
     if plan.blocks > 1:
         if guess is None:
             guess = jax.vmap(lambda z0, s: first_guess(solver.guess, cell, z0, s, plan.steps))(z0, inputs)
-        guess = jnp.where(jnp.isfinite(guess), guess, z0[:, None]).astype(z0.dtype)
-        before = plan.cut(preceding(z0, guess))
+        before = plan.cut(preceding(z0, guess.astype(z0.dtype)))
         if plan.washout:
             last = jax.tree.map(lambda x: x[:, :-1, plan.length - plan.washout :], along)
-            warmed = run(before[:, :-1, plan.length - plan.washout], last, plan.washout)[:, :, -1]
+            warmed = run(usable(before[:, :-1, plan.length - plan.washout]), last, plan.washout)[:, :, -1]
         else:
-            warmed = before[:, 1:, 0]
+            warmed = usable(before[:, 1:, 0])
         at_first = jnp.concatenate([at_first, warmed], axis=1)
     begun = made(at_first), _Front.of(size), jnp.ones(size, int), jnp.ones((), int)
     (zs, wrong), _, taken, _ = jax.lax.while_loop(wanting, turn, begun)
@@ -441,13 +443,15 @@ def _pulled_in_blocks(
         (back, wrong), front, times = carry
         return jnp.any(front.again(*turned(back, wrong))) & (times < most)
 
-    ends, near = jnp.zeros((size, plan.blocks, units), states.dtype), blocks[2]
+    ends = jnp.zeros((size, plan.blocks, units), states.dtype)
     if plan.washout:
         behind = jax.tree.map(lambda x: x[:, 1:, : plan.washout], blocks)
-        near = jnp.concatenate([near[:, :, : plan.washout], near[:, :, plan.length - plan.washout :]], axis=2)
+        near = blocks[2][:, :, : plan.washout], blocks[2][:, :, plan.length - plan.washout :]
+        beside = jnp.maximum(*map(largest, near))
         last = _lie(plan, flat(behind))
         ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
-    beside = largest(near)
+    else:
+        beside = largest(blocks[2])
     begun = made(ends), _Front.of(size), jnp.ones((), int)
     (back, wrong), _, _ = jax.lax.while_loop(wanting, turn, begun)
     cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
