@@ -745,7 +745,7 @@ def test_sums_of_powers_of_many_models(channels, monkeypatch):
         return found, *back(jnp.cos(jnp.arange(140, dtype=jnp.float32)).reshape(2, 70))
 
     wanted = [gradients(w[i], x[0], "products") for i in range(2)]
-    monkeypatch.setattr(powers, "NUMBERED", channels + 1)
+    monkeypatch.setattr(powers, "COUNTED", channels + 1)
     monkeypatch.setattr(powers, "_numbers", lambda w, _: len(w))
     found = jax.vmap(lambda w, x: gradients(w, x, "interpreted"), (0, None))(w, x[0])
     for i, rows in enumerate(wanted):

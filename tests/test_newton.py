@@ -355,6 +355,12 @@ def test_a_second_solve_of_the_same_shapes_compiles_nothing():
     assert len(TRACES) == before
 
 
+@pytest.mark.parametrize("lead", [(), (2,)], ids=str)
+def test_a_start_of_nan_is_called_so(lead):
+    run = evolve(MapCell(counted, 2), jnp.full((*lead, 2), jnp.nan), steps=9, solver=Newton(), throw=False)
+    assert jnp.all(run.result == RESULTS.diverged) and jnp.all(run.stats["first_nonfinite"] == 0)
+
+
 def test_one_step():
     cell, z0, s = problem(FORCED)
     one = jax.tree.map(lambda x: x[:1], s)

@@ -17,6 +17,7 @@ from dsrecon.kernels.platform import nvidia
 from dsrecon.kernels.recurrence import ENGINES, costates_of_kernel, costates_of_loop, pulls, recurrence, serves
 from dsrecon.kernels.shift import preceding
 from dsrecon.newton.guess import AbstractGuess, first_guess
+from dsrecon.newton.meeting import Front, apart
 from dsrecon.newton.solve import check_arguments, ended, tolerance
 from dsrecon.newton.windows import anew_where, finished, part
 
@@ -26,10 +27,6 @@ LEAST = 64
 SHARE, WASHOUT = 16, 128
 """Steps of a block to one of a washout, and those of a washout at least, where a block has them. An error of single
 precision dies out in 128 steps that forget a tenth each."""
-
-SPREADS, PATIENCE = 4, 8
-"""Of the iterations in which the first wrong block of a run begins not finite: after how many those behind it are left
-to find that out one after another, and after how many the run is left as it is."""
 
 PROGRAMS, LANES, MEMBERS = 2048, 32, 16
 """Loops that keep a GPU busy, a loop being a small state or so many units that do not meet; runs of a batch that a CPU
@@ -185,51 +182,6 @@ def scale_of(states: Array) -> Array:
     return jnp.where(size > 0, jnp.minimum(size, 1), 1)
 
 
-def _apart(begun: Array, wanted: Array, allowed: Array) -> Array:
-    """How far blocks are from meeting, the worst of their units `[b, blocks]`; infinite and NaN meet themselves."""
-    wrong = jnp.abs(begun - wanted) / allowed
-    same = (begun == wanted) | (jnp.isnan(begun) & jnp.isnan(wanted))
-    return jnp.max(jnp.where(same, 0, jnp.where(jnp.isnan(wrong), jnp.inf, wrong)), axis=-1)
-
-
-def _first_wrong(wanted: Array, wrong: Array) -> tuple[Array, Array]:
-    """The first block of every run that does not meet, 0 where all do, and where it ought to begin `[b, m]`."""
-    first = jnp.argmax(wrong > 1, axis=-1)
-    return first, jnp.take_along_axis(wanted, first[:, None, None], axis=1)[:, 0]
-
-
-class _Front(NamedTuple):
-    """Of every run `[b]`: iterations in which its first wrong block began not finite, and whether the last one had all
-    behind it begin so."""
-
-    lost: Array
-    spread: Array
-
-    @classmethod
-    def of(cls, runs: int) -> "_Front":
-        return cls(jnp.zeros(runs, int), jnp.zeros(runs, bool))
-
-    def again(self, wanted: Array, wrong: Array) -> Array:
-        """Whether a run needs its blocks once more, and it pays: not for ever where they begin not finite."""
-        at = _first_wrong(wanted, wrong)[1]
-        return jnp.any(wrong > 1, axis=-1) & (jnp.all(jnp.isfinite(at), axis=-1) | (self.lost < PATIENCE))
-
-    def onward(self, wanted: Array, wrong: Array, at_first: Array) -> tuple[Array, "_Front"]:
-        """Where blocks begin next: where they ought to, by those before them.
-
-        But what is not finite mostly stays so: where the first block that is wrong begins so, all behind it do, some
-        times; and where it then does not, what is not finite behind it begins as in the beginning.
-        """
-        first, at = _first_wrong(wanted, wrong)
-        needed, finite = jnp.any(wrong > 1, axis=-1), jnp.all(jnp.isfinite(at), axis=-1)
-        lost = needed & ~finite
-        spread = lost & (self.lost < SPREADS)
-        at, behind = at[:, None], jnp.arange(wrong.shape[1])[None] > first[:, None]
-        instead = jnp.where(jnp.isfinite(at), jnp.where(jnp.isfinite(wanted), wanted, at_first), at)
-        chosen = behind & (spread | (needed & finite & self.spread))[:, None]
-        return jnp.where(chosen[..., None], instead, wanted), _Front(self.lost + jnp.where(lost, 1, 0), spread)
-
-
 @eqx.filter_custom_vjp
 def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> tuple[Array, dict[str, Array]]:
     """States `[b, t, m]` and what is said of them `[b]`, with `exact`: whether the blocks meet."""
@@ -253,7 +205,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         zs = run(starts, along, plan.length)
         wanted = following(zs)
         atol = least * (scale_of(wanted) if solver.atol is None else 1)
-        return zs, _apart(starts, wanted, atol + rtol * jnp.abs(wanted))
+        return zs, apart(starts, wanted, atol + rtol * jnp.abs(wanted))
 
     def turn(carry):
         (zs, wrong), front, taken, times = carry
@@ -279,7 +231,7 @@ def _shot(primals: Any, solver: Shooting, plan: _Plan, guess: Array | None) -> t
         else:
             warmed = usable(before[:, 1:, 0])
         at_first = jnp.concatenate([at_first, warmed], axis=1)
-    begun = made(at_first), _Front.of(size), jnp.ones(size, int), jnp.ones((), int)
+    begun = made(at_first), Front.of(size), jnp.ones(size, int), jnp.ones((), int)
     (zs, wrong), _, taken, _ = jax.lax.while_loop(wanting, turn, begun)
     good = wrong <= 1
     exact = jnp.all(good, axis=-1)
@@ -428,7 +380,7 @@ def _pulled_in_blocks(
         scale = jnp.maximum(beside, largest(wanted))
         finite = jnp.all(jnp.isfinite(wanted), axis=(1, 2), keepdims=True)
         scale = jnp.where(finite, jnp.max(scale, axis=1, keepdims=True), scale)  # else a trial that diverges decides
-        return back, _apart(ends, wanted, rtol * jnp.where(scale > 0, scale, 1))
+        return back, apart(ends, wanted, rtol * jnp.where(scale > 0, scale, 1))
 
     def turned(back: _Backwards, wrong: Array) -> tuple[Array, Array]:
         """Blocks from the last to the first, as they are found: where they ought to begin, and how far they are."""
@@ -452,7 +404,7 @@ def _pulled_in_blocks(
         ends = leaving(_back(solver, plan, cell, flat(starts[:, 1:]), last[0], last[1], last[2], None))
     else:
         beside = largest(blocks[2])
-    begun = made(ends), _Front.of(size), jnp.ones((), int)
+    begun = made(ends), Front.of(size), jnp.ones((), int)
     (back, wrong), _, _ = jax.lax.while_loop(wanting, turn, begun)
     cell_bar, inputs_bar = _gathered(solver, plan, cell, driven, back)
     z0_bar = back.first.reshape(size, plan.blocks, units)[:, 0]

@@ -72,8 +72,8 @@ def ended(zs: Inexact[Array, "*b t m"], stats: dict[str, Array], finish: str) ->
     ending = jax.vmap(_ending) if zs.ndim == 3 else _ending
     exact, nonfinite = stats.pop("exact"), stats["first_nonfinite"]
     finished = exact if finish == "report" else jnp.ones_like(exact)
-    finite = (nonfinite == zs.shape[-2]) | (~finished & (nonfinite >= stats["first_inexact"]))  # of states that stand
-    return Trajectory(zs, ending(finished, finite), stats)
+    loose = ~finished & (nonfinite >= stats["first_inexact"]) & (nonfinite > 0)  # the first follows from the start
+    return Trajectory(zs, ending(finished, (nonfinite == zs.shape[-2]) | loose), stats)
 
 
 def _ending(exact: Bool[Array, ""], finite: Bool[Array, ""]):

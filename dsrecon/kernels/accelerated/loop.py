@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Var
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.memory import load, power, store
+from dsrecon.kernels.accelerated.memory import COUNTED, load, power, store
 from dsrecon.kernels.accelerated.plan import Machine, Plan, Unfused, inside, plan
 from dsrecon.kernels.program import aval, run
 
@@ -26,9 +26,6 @@ in registers. Sides of blocks count as powers of two."""
 ALONE, ALONE_LONG, LONG = 3072, 5120, 64
 """Numbers of all blocks up to which one warp runs a sequence alone, four run any other; the same where a vector is
 longer than `LONG`: hidden units of a small state, whose sums four warps would have to add up through memory."""
-
-COUNTED = 2**31
-"""Numbers that an array may have: they are counted in 32 bits."""
 
 TILE = 32
 """Units of a program, where units do not meet."""

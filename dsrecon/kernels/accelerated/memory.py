@@ -5,6 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+COUNTED = 2**31
+"""Numbers that an array of a kernel may have: they are counted in 32 bits."""
+
 
 def power(x: int) -> int:
     """The next power of two."""

@@ -16,14 +16,11 @@ import jax.numpy as jnp
 from jax.lax import DotAlgorithmPreset, Precision
 from jaxtyping import Array, Complex, Float
 
-from dsrecon.kernels.accelerated.memory import load, merged, power, store
+from dsrecon.kernels.accelerated.memory import COUNTED, load, merged, power, store
 from dsrecon.kernels.vandermonde import cisoid, turns
 
-COUNTED = 2**24
+STEPS = 2**24
 """Steps that single precision counts."""
-
-NUMBERED = 2**31
-"""Numbers that an array may have: they are counted in 32 bits."""
 
 POLES = 32
 """Numbers whose powers a program holds at a time."""
@@ -65,9 +62,9 @@ def serves(w: Array, x: Array, length: int) -> str | None:
             return f"it takes complex64: got {v.dtype}."
     if not w.size:
         return f"there are no numbers: got shape {list(w.shape)}."
-    if length > COUNTED:
-        return f"it counts up to {COUNTED} steps: got {length}."
-    if _numbers(w, length) >= NUMBERED:
+    if length > STEPS:
+        return f"it counts up to {STEPS} steps: got {length}."
+    if _numbers(w, length) >= COUNTED:
         return "it counts numbers in 32 bits: w, the result or its sums on the way back have more than 2^31."
     return None
 
@@ -81,7 +78,7 @@ def product(
     w: Complex[Array, "h n"], x: Complex[Array, "h n"], length: int, *, interpret: bool
 ) -> Float[Array, "h {length}"]:
     """`2 Re sum_j w_ij exp(l x_ij)`, of what `serves`."""
-    return _product(length, interpret)(w, x)
+    return _of_channels(functools.partial(_make_all, length, interpret), length)(w, x)
 
 
 def pulled(
@@ -89,17 +86,7 @@ def pulled(
 ) -> tuple[Complex[Array, "h n"], Complex[Array, "h n"]]:
     """Gradients by `w` and `x` from that by the product: `2 E` and `2 w T`, `E_j = sum_l g_l exp(l x_j)` and
     `T_j = sum_l l g_l exp(l x_j)`."""
-    return _pulled(g.shape[1], interpret)(w, x, g)
-
-
-@functools.cache
-def _product(length: int, interpret: bool) -> Callable[..., Any]:
-    return _of_channels(functools.partial(_make_all, length, interpret), length)
-
-
-@functools.cache
-def _pulled(length: int, interpret: bool) -> Callable[..., Any]:
-    return _of_channels(functools.partial(_sum_all, interpret), length)
+    return _of_channels(functools.partial(_sum_all, interpret), g.shape[1])(w, x, g)
 
 
 def _of_channels(function: Callable[..., Any], length: int) -> Callable[..., Any]:
@@ -112,7 +99,7 @@ def _of_channels(function: Callable[..., Any], length: int) -> Callable[..., Any
         if not size:
             one = [jnp.zeros(x.shape[there:], x.dtype) for x, there in zip(given, batched, strict=True)]
             found = jax.tree.map(lambda x: jnp.zeros((0, *x.shape), x.dtype), jax.eval_shape(function, *one))
-        elif _numbers(channels[0], length) < NUMBERED:
+        elif _numbers(channels[0], length) < COUNTED:
             found = jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:]), run(*channels))
         else:
             found = jax.lax.map(lambda each: run(*each), [x.reshape(size, -1, *x.shape[1:]) for x in channels])

@@ -13,10 +13,7 @@ from jaxtyping import Array, Bool, Inexact
 
 from dsrecon.kernels.accelerated import dense
 from dsrecon.kernels.accelerated.lookback import Cut, call
-from dsrecon.kernels.accelerated.memory import merged
-
-COUNTED = 2**31
-"""Numbers that an array of a kernel may have: they are counted in 32 bits."""
+from dsrecon.kernels.accelerated.memory import COUNTED, merged
 
 LARGEST = 4
 """Dense slopes and blocks up to this size are scanned in one pass: maps are held in registers, `c^2` numbers a lane."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import Var
 from jaxtyping import Array
 
-from dsrecon.kernels.accelerated.memory import load, store
+from dsrecon.kernels.accelerated.memory import COUNTED, load, store
 from dsrecon.kernels.accelerated.numbers import KNOWN, WIDEST, Interpreter, Writing, constant
 from dsrecon.kernels.accelerated.plan import Unfused
 from dsrecon.kernels.program import ELEMENTWISE, Operation, inlined, leading_to
@@ -72,7 +72,7 @@ def _run(function: Callable, parameters: Any, along: Any, *, summed: bool, inter
     leaves, structure = jax.tree.flatten(jax.eval_shape(function, shapes, now))
     rows = -(-steps // SUMMED) if summed else steps
     outs = [jax.ShapeDtypeStruct((rows, *x.shape), jnp.int8 if x.dtype == jnp.bool_ else x.dtype) for x in leaves]
-    if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= 2**31:
+    if max(math.prod(x.shape) for x in jax.tree.leaves(along) + outs) >= COUNTED:
         raise Unfused("the steps hold 2^31 numbers and more: the kernel counts them in 32 bits.")
     constants = jax.tree.leaves(parameters)
     out = _call(program, [*constants, *jax.tree.leaves(along)], len(constants), outs, steps, summed, interpret)
